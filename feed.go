@@ -1,0 +1,69 @@
+package sluice
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// ChangeBinding is one entry of a join's config.postgres_changes.
+type ChangeBinding struct {
+	// ID is chosen by realtime and echoed in the join reply; it is never 0 and
+	// unique among different bindings of one channel.
+	ID int64
+	// Params is the client's object, exactly as sent.
+	Params json.RawMessage
+}
+
+// ChangeSubscription is what one channel asks of the change feed. All its
+// bindings become active together or not at all.
+type ChangeSubscription struct {
+	Claims   Claims
+	Topic    string // sub-topic, for logs
+	Bindings []ChangeBinding
+	// Deliver is called for every change that at least one binding matches and
+	// the claims may see, in commit order per table, from the feed's own
+	// goroutines. It must not block and must not keep the slices' memory from
+	// other receivers: ChangeEvent is shared and read-only.
+	Deliver func(ChangeEvent)
+}
+
+// ChangeEvent is one delivery: one message per channel and change.
+type ChangeEvent struct {
+	// IDs are the channel's bindings that matched.
+	IDs []int64
+	// Type is INSERT, UPDATE or DELETE (legacy joins use it as the event name).
+	Type string
+	// Data is the JSON text of the message's data member, encoded once and
+	// shared by all receivers. Read-only.
+	Data json.RawMessage
+}
+
+// ChangeFeed is implemented by package changes and called by package realtime.
+type ChangeFeed interface {
+	// Subscribe makes the bindings live and returns: every row committed after
+	// it has returned is delivered. notices name subscriptions that can never
+	// receive anything although they are valid (no policy for the role and
+	// the like). err is a *SubscribeError when the client's parameters are at
+	// fault, a *Refusal (CodeUnableToConnect, CodeInitializing) when the
+	// database is.
+	Subscribe(ctx context.Context, s ChangeSubscription) (sub LiveSubscription, notices []*Refusal, err error)
+}
+
+// LiveSubscription is an active subscription.
+type LiveSubscription interface {
+	// SetClaims replaces the identity for every change decided from now on.
+	// The error is as of Subscribe.
+	SetClaims(ctx context.Context, c Claims) (notices []*Refusal, err error)
+	// Close ends delivery. Deliver is not called after Close has returned.
+	// It does not block on I/O and may be called more than once.
+	Close()
+}
+
+// SubscribeError is an error in the parameters of a subscription; Message is
+// the text of the original's system message. It is not retried.
+type SubscribeError struct {
+	Message string
+	Refusal *Refusal // the code and remedy that go with it; may be nil
+}
+
+func (e *SubscribeError) Error() string { return e.Message }
