@@ -1,0 +1,87 @@
+// Command sluice is the one binary: `sluice start` runs the local stack of a
+// Supabase project. This package is wiring: flags, configuration, and the order
+// in which the components come up. Nobody imports it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker for releases.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program with its outside handed in; tests call it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd := newRoot(stdout, stderr)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintf(stderr, "sluice: %v\n", err)
+	return 1
+}
+
+// exitCode ends the program without another message: what went wrong has been
+// printed already.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "A Supabase-compatible backend in one binary",
+		Long: `Sluice serves what a stock Supabase client asks for (gateway, Auth, REST and
+Realtime) in front of PostgreSQL, from one binary and without Docker.
+
+In a project's folder, with or without supabase/config.toml:
+
+  sluice start            start the local stack and print its addresses and keys
+  sluice status -o env    the same values for a shell or an .env file
+  sluice stop             stop it; the data stays`,
+		Version:       buildVersion(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
+	root.PersistentFlags().Bool("debug", false, "log every connection and request")
+	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr))
+	return root
+}
+
+func buildVersion() string {
+	if version != "dev" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				return "dev-" + s.Value[:12]
+			}
+		}
+	}
+	return version
+}
