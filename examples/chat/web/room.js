@@ -319,7 +319,7 @@ export class Room {
     if (m.edited_at) foot.append('edited');
     if (m.state === 'pending') foot.append('sending…');
     if (m.state === 'failed') foot.append(`not sent: ${m.problem}`);
-    if (mine && m.state !== 'pending') foot.append(this.tools(m, item));
+    if (mine && m.state !== 'pending') foot.prepend(this.tools(m, item)); // times stay in one line at the edge
     item.replaceChildren(
       avatar(el('span', { className: 'avatar', ariaHidden: 'true' }), m.user_id, name),
       el('div', { className: 'column' },
