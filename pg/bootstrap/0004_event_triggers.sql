@@ -34,6 +34,9 @@ declare
   objects jsonb;
   n bigint;
 begin
+  if current_setting('sluice.syncing', true) = 'on' then
+    return; -- our own commands, within sync_publication
+  end if;
   begin
     select count(*),
            jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', object_type, 'schema', schema_name, 'identity', object_identity,

@@ -44,6 +44,17 @@ begin
   return true;
 end $$;
 
+-- Columns that a table from an older Supabase does not have yet.
+create function sluice.make_column(tab text, col text, ddl text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if not exists (select from pg_attribute where attrelid = tab::regclass and attname = col and not attisdropped) then
+    execute format('alter table %s add column %I %s', tab, col, ddl);
+  end if;
+exception when insufficient_privilege then
+  raise warning '%.% is missing and % may not add it', tab, col, current_user;
+end $$;
+
 create function sluice.make_function(signature text, owner text, ddl text) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -88,7 +99,7 @@ begin
     exception when insufficient_privilege then
       raise exception 'role % is missing and % may not create it', r.name, current_user
         using errcode = 'insufficient_privilege',
-              hint = format('Run as a superuser: create role %I %s; grant %1$I to %I;', r.name, r.attributes, current_user);
+              hint = format('Run as a superuser: create role %1$I %2$s; grant %1$I to %3$I;', r.name, r.attributes, current_user);
     end;
   end loop;
 end $$;

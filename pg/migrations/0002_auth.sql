@@ -265,4 +265,32 @@ create table auth.schema_migrations (
 );
 $$);
 
+-- A database from an older Supabase.
+perform sluice.make_column('auth.users', 'is_sso_user', 'boolean not null default false');
+perform sluice.make_column('auth.users', 'deleted_at', 'timestamptz');
+perform sluice.make_column('auth.users', 'is_anonymous', 'boolean not null default false');
+perform sluice.make_column('auth.refresh_tokens', 'session_id', 'uuid references auth.sessions (id) on delete cascade');
+perform sluice.make_column('auth.sessions', 'not_after', 'timestamptz');
+perform sluice.make_column('auth.sessions', 'refreshed_at', 'timestamp');
+perform sluice.make_column('auth.sessions', 'user_agent', 'text');
+perform sluice.make_column('auth.sessions', 'ip', 'inet');
+perform sluice.make_column('auth.sessions', 'tag', 'text');
+perform sluice.make_column('auth.sessions', 'oauth_client_id', 'uuid references auth.oauth_clients (id) on delete cascade');
+perform sluice.make_column('auth.sessions', 'refresh_token_hmac_key', 'text');
+perform sluice.make_column('auth.sessions', 'refresh_token_counter', 'bigint');
+perform sluice.make_column('auth.sessions', 'scopes', 'text check (char_length(scopes) <= 4096)');
+perform sluice.make_column('auth.flow_state', 'auth_code_issued_at', 'timestamptz');
+perform sluice.make_column('auth.flow_state', 'invite_token', 'text');
+perform sluice.make_column('auth.flow_state', 'referrer', 'text');
+perform sluice.make_column('auth.flow_state', 'oauth_client_state_id', 'uuid');
+perform sluice.make_column('auth.flow_state', 'linking_target_id', 'uuid');
+perform sluice.make_column('auth.flow_state', 'email_optional', 'boolean not null default false');
+perform sluice.make_column('auth.mfa_factors', 'phone', 'text');
+perform sluice.make_column('auth.mfa_factors', 'last_challenged_at', 'timestamptz unique');
+perform sluice.make_column('auth.mfa_factors', 'web_authn_credential', 'jsonb');
+perform sluice.make_column('auth.mfa_factors', 'web_authn_aaguid', 'uuid');
+perform sluice.make_column('auth.mfa_factors', 'last_webauthn_challenge_data', 'jsonb');
+perform sluice.make_column('auth.mfa_challenges', 'otp_code', 'text');
+perform sluice.make_column('auth.mfa_challenges', 'web_authn_session_data', 'jsonb');
+
 end $migration$;

@@ -32,8 +32,11 @@ end $$;
 --
 -- A table that cannot be added (not owned, locked for too long) is a warning and
 -- does not keep the others out.
+--
+-- sluice.syncing keeps the event trigger from entering again for our own commands.
 create function sluice.sync_publication() returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set sluice.syncing = 'on' as $$
 declare
   theirs record;
   ours record;

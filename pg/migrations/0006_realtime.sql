@@ -25,6 +25,7 @@ create table realtime.messages (
 ) partition by range (inserted_at);
 create index messages_inserted_at_topic_index on realtime.messages (inserted_at desc, topic) where extension = 'broadcast' and private is true;
 $$);
+perform sluice.make_column('realtime.messages', 'binary_payload', 'bytea');
 if made then
   grant select, insert, update on realtime.messages to anon, authenticated, service_role;
 end if;
