@@ -88,6 +88,7 @@ const (
 	CodeTopicNameRequired  Code = "TopicNameRequired"
 	CodeRestarting         Code = "RealtimeRestarting"
 	CodeTooManyChannels    Code = "ChannelRateLimitReached"
+	CodeTooManyConns       Code = "ConnectionRateLimitReached"
 	CodeUnableToConnect    Code = "UnableToConnectToProject"
 	CodeInitializing       Code = "InitializingProjectConnection"
 	CodeUnauthorized       Code = "Unauthorized"
@@ -161,6 +162,9 @@ var refusals = map[Code]Refusal{
 	CodeTooManyChannels: {Status: http.StatusTooManyRequests,
 		Text:   "Too many channels",
 		Remedy: "Leave channels that are no longer used with supabase.removeChannel()."},
+	CodeTooManyConns: {Status: http.StatusTooManyRequests,
+		Text:   "Too many connected users",
+		Remedy: "Close sockets that are no longer used, or raise the limit on connections; see docs/config.md."},
 	CodeUnableToConnect: {Status: http.StatusServiceUnavailable,
 		Text:   "Realtime was unable to connect to the project database",
 		Remedy: "PostgreSQL does not answer; the client joins again by itself once it does. See `sluice logs`."},

@@ -1,0 +1,144 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/realtime/phoenix"
+)
+
+// channel is one joined topic on one socket.
+type channel struct {
+	// fixed after join
+	conn        *conn
+	id          uint64
+	topic       string // as joined, with its prefix
+	key         sluice.Topic
+	joinRef     phoenix.Ref
+	ack         bool
+	self        bool
+	presenceKey string // empty until the server has to choose one
+
+	// guarded by conn.handleMu
+	claims     sluice.Claims
+	token      tokenHash
+	expires    int64  // Unix nanoseconds, 0 never
+	expired    bool   // muted until a fresh token comes
+	retained   []byte // what was tracked when the channel was muted
+	joined     bool
+	presenceOn bool
+	calls      int   // presence pushes within the window
+	windowEnd  int64 // server time
+	work       *work
+	changes    *changes // nil without postgres_changes
+
+	// guarded by the topic's mu
+	index   int   // place among the topic's subscribers, -1 when not subscribed
+	muted   bool  // receives nothing
+	tracked *meta // nil when not tracked
+}
+
+// work is a slow step of a channel, for which its messages wait.
+type work struct {
+	cancel    context.CancelFunc
+	held      []phoenix.Message
+	heldBytes int
+}
+
+// changes is a channel's part of the change feed.
+type changes struct {
+	// fixed after join
+	raw      []json.RawMessage
+	ids      []int64
+	bindings []sluice.ChangeBinding
+	legacy   bool
+
+	// guarded by conn.handleMu
+	sub sluice.LiveSubscription // nil while not live
+
+	// guarded by mu
+	mu      sync.Mutex
+	live    bool // the join reply is out
+	failed  bool
+	waiting [][]byte
+	bytes   int
+}
+
+// start runs a slow step outside of the lock: slow without it, then done with
+// it, then the messages that came meanwhile. done is not called when the
+// socket has ended or the channel was dropped; cleanup is called instead.
+func (ch *channel) start(slow func(ctx context.Context), done, cleanup func()) {
+	c := ch.conn
+	ctx, cancel := context.WithTimeout(c.srv.ctx, c.srv.cfg.JoinTimeout)
+	w := &work{cancel: cancel}
+	ch.work = w
+	c.work.Add(1)
+	go func() { // ends with slow, which ctx bounds; conn.finish waits
+		defer c.work.Done()
+		defer cancel()
+		defer c.recovered()
+		slow(ctx)
+		c.handleMu.Lock()
+		defer c.handleMu.Unlock()
+		ch.work = nil
+		if c.finished || !slices.Contains(c.channels, ch) {
+			cleanup()
+		} else {
+			done()
+		}
+		for i := range w.held {
+			c.handle(&w.held[i])
+		}
+	}()
+}
+
+// terminate takes the channel out of everything that delivers to it. Called
+// with handleMu held; nothing reaches the channel after it has returned.
+func (ch *channel) terminate() {
+	if ch.work != nil {
+		ch.work.cancel()
+	}
+	if ch.joined {
+		ch.joined = false
+		ch.conn.srv.metrics.Channels.Add(-1)
+		ch.conn.srv.hub.unsubscribe(ch)
+	}
+	ch.closeChanges()
+}
+
+func (ch *channel) closeChanges() {
+	if ch.changes != nil && ch.changes.sub != nil {
+		ch.changes.sub.Close()
+		ch.changes.sub = nil
+	}
+}
+
+// sendClose sends phx_close for the join that joinRef names.
+func (ch *channel) sendClose(joinRef phoenix.Ref) {
+	ch.conn.sendText(64+len(ch.topic), func(dst []byte) []byte {
+		return phoenix.AppendClose(dst, ch.conn.vsn, joinRef, ch.topic)
+	})
+}
+
+// system sends a system message of this channel.
+func (ch *channel) system(extension, status, text string) {
+	ch.conn.sendText(160+2*len(ch.topic)+len(text), func(dst []byte) []byte {
+		return phoenix.AppendSystem(dst, ch.conn.vsn, ch.joinRef, ch.topic, phoenix.System{
+			Extension: extension, Status: status, Message: text, Channel: ch.key.Name,
+		})
+	})
+}
+
+// reply answers a push of this channel.
+func (ch *channel) reply(ref phoenix.Ref, status string, response []byte) {
+	ch.conn.reply(ch.joinRef, ref, ch.topic, status, response)
+}
+
+// Extensions of system messages.
+const (
+	extSystem  = "system"
+	extChanges = "postgres_changes"
+)

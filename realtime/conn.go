@@ -1,0 +1,349 @@
+package realtime
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/realtime/phoenix"
+)
+
+// conn is one socket. Its reader is one goroutine; a writer exists only while
+// frames wait. An idle conn owns no buffer but the reader's small one, no timer
+// and, with a single channel, no map.
+//
+// send and close may be called from anywhere, handle from readLoop and from the
+// goroutine that finishes a slow join.
+type conn struct {
+	// fixed after newConn
+	srv     *Server
+	nc      net.Conn
+	id      int64
+	vsn     phoenix.Version
+	key     sluice.Claims   // the handshake's identity
+	refusal *sluice.Refusal // explain mode: the answer to every join
+	headers []byte          // x-* headers of the handshake as a JSON object, for policies
+	request string          // request id
+
+	// read by Server.sweep
+	lastRead  atomic.Int64 // when the last bytes came
+	writing   atomic.Int64 // since when a write has been under way, 0 when none is
+	checkAt   atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
+	connIndex int          // place in Server.conns, guarded by Server.mu
+
+	// owned by readLoop
+	in frameReader
+
+	// guarded by handleMu: everything that a client's frames change
+	handleMu  sync.Mutex
+	channels  []*channel // at most MaxChannels, so that a scan is cheaper than a map
+	finished  bool       // readLoop has ended
+	lastToken verified   // the token that was verified last; channels share its claims
+	work      sync.WaitGroup
+
+	// guarded by mu: the queue
+	mu      sync.Mutex
+	queue   *batch
+	bytes   int  // waiting and being written
+	busy    bool // a writeLoop runs
+	closing bool // no frame is taken any more
+	writers sync.WaitGroup
+}
+
+func newConn(s *Server, nc net.Conn, vsn phoenix.Version, id sluice.Identity, headers []byte) *conn {
+	c := &conn{
+		srv: s, nc: nc, id: s.nextConn.Add(1), vsn: vsn,
+		key: id.KeyClaims, refusal: id.Refusal, headers: headers, request: id.RequestID,
+	}
+	c.lastRead.Store(s.now())
+	c.in = frameReader{nc: nc, last: &c.lastRead, now: s.now, max: s.cfg.MaxFrame}
+	return c
+}
+
+// serve reads until the socket ends, then takes its channels apart and waits
+// for everything that was started for it.
+func (c *conn) serve() {
+	log := c.srv.log.With(sluice.LogConn, c.id)
+	log.Debug("socket opened", "vsn", int(c.vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
+	err := c.readLoop()
+	c.finish(err)
+	log.Debug("socket closed", sluice.LogError, err)
+}
+
+// readLoop reads frames and handles them in order. It returns why it ended.
+func (c *conn) readLoop() (err error) {
+	err = errClosing // what a panic leaves behind
+	defer c.recovered()
+	for {
+		buf, binary, err := c.in.next(c.control)
+		if err != nil {
+			return err
+		}
+		c.srv.metrics.FramesIn.Add(1)
+		m, err := phoenix.Decode(c.vsn, *buf, binary)
+		if err != nil {
+			c.malformed(err)
+		} else {
+			c.locked(&m)
+		}
+		putMessage(buf)
+		if c.isClosing() {
+			return errClosing
+		}
+	}
+}
+
+// recovered ends this socket alone after a bug; deferred.
+func (c *conn) recovered() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	c.srv.metrics.Panics.Add(1)
+	c.srv.log.Error("panic on a socket", sluice.LogConn, c.id, "panic", p, "stack", string(debug.Stack()))
+	c.close(ws.StatusInternalServerError, "")
+}
+
+// locked handles one message under the lock; a panic does not keep it.
+func (c *conn) locked(m *phoenix.Message) {
+	c.handleMu.Lock()
+	defer c.handleMu.Unlock()
+	c.handle(m)
+}
+
+func (c *conn) malformed(err error) {
+	c.srv.metrics.DroppedMalformed.Add(1)
+	var fe *phoenix.FrameError
+	if errors.As(err, &fe) {
+		c.srv.log.Debug("frame dropped", sluice.LogConn, c.id, sluice.LogCode, fe.Code, sluice.LogError, fe.Reason)
+	}
+}
+
+// control answers pings and the peer's goodbye.
+func (c *conn) control(op ws.OpCode, payload []byte) error {
+	switch op {
+	case ws.OpPing:
+		c.send(controlFrame(ws.OpPong, payload))
+	case ws.OpClose:
+		code, reason := ws.ParseCloseFrameData(payload)
+		switch {
+		case len(payload) == 0:
+			code = ws.StatusNormalClosure
+		case len(payload) == 1 || ws.CheckCloseFrameData(code, reason) != nil && !code.IsApplicationSpec() && !code.IsPrivateSpec():
+			code = ws.StatusProtocolError
+		}
+		return &protocolError{code, ""}
+	}
+	if c.isClosing() {
+		return errClosing
+	}
+	return nil
+}
+
+// finish ends the socket after readLoop: goodbye, channels, goroutines.
+func (c *conn) finish(err error) {
+	c.handleMu.Lock()
+	c.finished = true
+	for _, ch := range c.channels {
+		ch.terminate()
+	}
+	c.channels = nil
+	c.handleMu.Unlock()
+
+	linger := true
+	var pe *protocolError
+	switch {
+	case errors.As(err, &pe):
+		if pe.code == ws.StatusProtocolError || pe.code == ws.StatusMessageTooBig {
+			c.srv.metrics.ClosedProtocol.Add(1)
+		}
+		c.close(pe.code, pe.reason)
+	case c.isClosing():
+	default: // the peer is gone; nobody reads what still waits
+		linger = false
+		c.abort()
+	}
+	c.writers.Wait()
+	if linger {
+		discard(c.nc, 2*int64(c.srv.cfg.MaxFrame), c.srv.cfg.CloseTimeout)
+	}
+	_ = c.nc.Close()
+	c.work.Wait()
+}
+
+// send queues a frame and sees to it that a writer runs. It never blocks. The
+// frame is shared and read-only. When the queue is full the socket is closed:
+// a client that lost one message without knowing would be worse off than one
+// that reconnects. Errors of the socket show in the reader, not here.
+func (c *conn) send(frame []byte) {
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
+	if c.queue == nil {
+		c.queue = getBatch()
+	}
+	if c.bytes > 0 && c.bytes+len(frame) > c.srv.cfg.QueueBytes || len(c.queue.frames) >= c.srv.cfg.QueueFrames {
+		c.mu.Unlock()
+		c.slow("queue is full")
+		return
+	}
+	c.queue.add(frame)
+	c.bytes += len(frame)
+	start := !c.busy
+	if start {
+		c.busy = true
+		c.writers.Add(1)
+	}
+	c.mu.Unlock()
+	if start {
+		go c.writeLoop() // ends when the queue is empty; finish waits
+	}
+}
+
+// writeLoop writes everything that waits, in as few calls as possible, until
+// nothing is left.
+func (c *conn) writeLoop() {
+	defer c.writers.Done()
+	m := &c.srv.metrics
+	for {
+		c.mu.Lock()
+		b := c.queue
+		c.queue = nil
+		if b == nil {
+			c.busy = false
+			closing := c.closing
+			c.mu.Unlock()
+			if closing {
+				// Wake the reader: the goodbye is out.
+				_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+			}
+			return
+		}
+		c.mu.Unlock()
+
+		c.writing.Store(c.srv.now())
+		err := b.writeTo(c.nc)
+		c.writing.Store(0)
+		m.Writes.Add(1)
+		m.FramesOut.Add(int64(len(b.frames)))
+		n := b.bytes
+		putBatch(b)
+		c.mu.Lock()
+		c.bytes -= n
+		c.mu.Unlock()
+		if err != nil {
+			c.abort()
+		}
+	}
+}
+
+// close says goodbye behind the frames that wait, and takes no more. The reader
+// ends once the close frame is out or CloseTimeout has passed.
+func (c *conn) close(code ws.StatusCode, reason string) {
+	c.goodbye(code, reason, false)
+}
+
+// slow closes a socket that does not read: what waits is dropped.
+func (c *conn) slow(why string) {
+	if !c.goodbye(closeTryLater, string(sluice.CodeSlowReader), true) {
+		return
+	}
+	c.srv.metrics.ClosedSlow.Add(1)
+	c.srv.log.Warn("slow reader closed", sluice.LogConn, c.id, sluice.LogCode, sluice.CodeSlowReader, "why", why)
+}
+
+func (c *conn) goodbye(code ws.StatusCode, reason string, drop bool) bool {
+	frame := controlFrame(ws.OpClose, ws.NewCloseFrameBody(code, reason))
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return false
+	}
+	c.closing = true
+	if drop && c.queue != nil {
+		c.bytes -= c.queue.bytes
+		putBatch(c.queue)
+		c.queue = nil
+	}
+	if c.queue == nil {
+		c.queue = getBatch()
+	}
+	c.queue.add(frame)
+	c.bytes += len(frame)
+	start := !c.busy
+	if start {
+		c.busy = true
+		c.writers.Add(1)
+	}
+	c.mu.Unlock()
+	_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.CloseTimeout))
+	if start {
+		go c.writeLoop() // ends when the queue is empty; finish waits
+	}
+	return true
+}
+
+// abort cuts the socket: nothing more is written or read.
+func (c *conn) abort() {
+	c.mu.Lock()
+	c.closing = true
+	if c.queue != nil {
+		c.bytes -= c.queue.bytes
+		putBatch(c.queue)
+		c.queue = nil
+	}
+	c.mu.Unlock()
+	_ = c.nc.Close()
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+// sendText queues one message of this socket's version, made by fill.
+func (c *conn) sendText(size int, fill func(dst []byte) []byte) {
+	c.send(newFrame(fill(newPayload(size)), ws.OpText))
+}
+
+// reply answers a push of a channel or, with ch nil, of none.
+func (c *conn) reply(joinRef, ref phoenix.Ref, topic, status string, response []byte) {
+	c.sendText(96+len(topic)+len(response), func(dst []byte) []byte {
+		return phoenix.AppendReply(dst, c.vsn, joinRef, ref, topic, status, response)
+	})
+}
+
+// refuse answers a push with {"reason": reason}.
+func (c *conn) refuse(joinRef, ref phoenix.Ref, topic, reason string) {
+	c.sendText(96+len(topic)+len(reason), func(dst []byte) []byte {
+		return phoenix.AppendReason(dst, c.vsn, joinRef, ref, topic, reason)
+	})
+}
+
+// channel returns the channel joined, or being joined, on topic.
+func (c *conn) channel(topic string) *channel {
+	for _, ch := range c.channels {
+		if ch.topic == topic {
+			return ch
+		}
+	}
+	return nil
+}
+
+func (c *conn) logAttrs(ch *channel) []any {
+	attrs := []any{slog.Int64(sluice.LogConn, c.id), slog.String(sluice.LogRequest, c.request)}
+	if ch != nil {
+		attrs = append(attrs, slog.String(sluice.LogTopic, ch.key.Name), slog.String(sluice.LogRole, ch.claims.Role), slog.String("sub", ch.claims.Subject))
+	}
+	return attrs
+}

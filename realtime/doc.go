@@ -1,0 +1,15 @@
+// Package realtime serves /realtime/v1: the sockets, their channels, Broadcast,
+// Presence and the delivery of Postgres Changes, and the HTTP broadcast
+// endpoints. The gateway hands it requests whose API key is resolved already
+// (sluice.Identity); the change feed and the bus between nodes are interfaces
+// that cmd/sluice fills in.
+//
+// It does not decide who may see a row (package changes does) and does not know
+// how messages look on the wire (package phoenix does).
+//
+// The way of a frame: accept.go takes the socket, conn.go reads it, dispatch.go
+// switches on the event, join.go, broadcast.go, presence.go and token.go act,
+// hub.go reaches the other channels, conn.go writes. Locks nest in one order:
+//
+//	conn.handleMu → shard.mu → topic.mu → channel.changeMu → conn.mu
+package realtime

@@ -1,0 +1,182 @@
+package realtime
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// Server is the Realtime service of one node: an http.Handler for the paths
+// behind /realtime/v1, and Run, which owns the sockets.
+type Server struct {
+	// fixed after New
+	cfg     Config
+	log     *slog.Logger
+	hub     *Hub
+	mux     *http.ServeMux
+	started time.Time
+	ctx     context.Context // ends with the server; slow steps of channels run under it
+	cancel  context.CancelCauseFunc
+
+	metrics     Metrics
+	nextConn    atomic.Int64
+	nextChannel atomic.Uint64
+	stopping    atomic.Bool
+
+	// guarded by mu
+	mu     sync.Mutex
+	conns  []*conn
+	places int            // conns and handshakes under way
+	open   sync.WaitGroup // one per conn; not added to once stopping is set under mu
+}
+
+// sweepEvery is how often idle sockets and expired tokens are looked for; the
+// original does it every 6 s, and closes an expired channel within a second.
+const sweepEvery = time.Second
+
+// Close codes that package ws has no name for.
+const (
+	closeRestart  = ws.StatusCode(1012) // service restart
+	closeTryLater = ws.StatusCode(1013)
+)
+
+var errStopped = errors.New("realtime stopped")
+
+// New checks cfg. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	s.hub = newHub(cfg.Bus, &s.metrics)
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.mux = s.routes()
+	return s, nil
+}
+
+// Metrics returns the server's counters.
+func (s *Server) Metrics() *Metrics { return &s.metrics }
+
+// Deliver hands b to this node's subscribers; the bus calls it.
+func (s *Server) Deliver(b *sluice.Broadcast) { s.hub.Deliver(b) }
+
+// now is the time since New in nanoseconds.
+func (s *Server) now() int64 { return int64(time.Since(s.started)) }
+
+// Run looks after the sockets until ctx ends: idle ones, writers that hang,
+// tokens that expire. Then joins are answered RealtimeRestarting, every socket
+// is closed with 1012, and Run returns after the last of them has ended.
+func (s *Server) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.sweep()
+		case <-ctx.Done():
+			s.stop()
+			return nil
+		}
+	}
+}
+
+func (s *Server) stop() {
+	s.mu.Lock()
+	s.stopping.Store(true)
+	conns := append([]*conn(nil), s.conns...)
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.close(closeRestart, "")
+	}
+	s.cancel(errStopped)
+	s.open.Wait()
+}
+
+// sweep is the one timer of all sockets.
+func (s *Server) sweep() {
+	s.mu.Lock()
+	conns := append([]*conn(nil), s.conns...)
+	s.mu.Unlock()
+	now := s.now()
+	wall := time.Now()
+	queued := 0
+	for _, c := range conns {
+		if since := c.writing.Load(); since != 0 && now-since >= int64(s.cfg.WriteTimeout) {
+			c.slow("write timeout")
+		}
+		if now-c.lastRead.Load() >= int64(s.cfg.IdleTimeout) && !c.isClosing() {
+			s.metrics.ClosedIdle.Add(1)
+			c.close(ws.StatusNormalClosure, "")
+		}
+		// A socket that is being served right now is looked at in a second.
+		if at := c.checkAt.Load(); at != 0 && at <= wall.UnixNano() && c.handleMu.TryLock() {
+			if !c.finished {
+				c.expire(wall)
+			}
+			c.handleMu.Unlock()
+		}
+		c.mu.Lock()
+		queued += c.bytes
+		c.mu.Unlock()
+	}
+	s.metrics.QueueBytes.Store(int64(queued))
+}
+
+// reserve takes a place for one more socket, or says why there is none. register
+// or release follows.
+func (s *Server) reserve() *sluice.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping.Load():
+		return sluice.Refuse(sluice.CodeRestarting)
+	case s.places >= s.cfg.MaxConns:
+		return sluice.Refuse(sluice.CodeTooManyConns)
+	}
+	s.places++
+	s.open.Add(1)
+	return nil
+}
+
+func (s *Server) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.places--
+	s.open.Done()
+}
+
+// register puts c under the eyes of sweep and stop.
+func (s *Server) register(c *conn) {
+	s.metrics.Conns.Add(1)
+	s.metrics.Accepted.Add(1)
+	s.mu.Lock()
+	c.connIndex = len(s.conns)
+	s.conns = append(s.conns, c)
+	stopping := s.stopping.Load()
+	s.mu.Unlock()
+	if stopping {
+		c.close(closeRestart, "")
+	}
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.conns) - 1
+	s.conns[c.connIndex] = s.conns[last]
+	s.conns[c.connIndex].connIndex = c.connIndex
+	s.conns[last] = nil
+	s.conns = s.conns[:last]
+	s.places--
+	s.metrics.Conns.Add(-1)
+	s.open.Done()
+}

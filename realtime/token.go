@@ -1,0 +1,226 @@
+package realtime
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/realtime/phoenix"
+)
+
+// tokenHash tells tokens apart without keeping them.
+type tokenHash [sha256.Size]byte
+
+// verified is a token that was checked, with its claims. The keys do not change
+// while the process runs, so that a token once good stays so until it expires.
+type verified struct {
+	hash   tokenHash
+	claims sluice.Claims
+}
+
+// verify checks a token. Called with handleMu held. The channels of a socket
+// mostly share one token; it is checked and kept once.
+func (c *conn) verify(token string) (verified, *sluice.Refusal) {
+	v := verified{hash: sha256.Sum256([]byte(token))}
+	if v.hash == c.lastToken.hash && !hasExpired(c.lastToken.claims) {
+		return c.lastToken, nil
+	}
+	claims, err := c.srv.cfg.Tokens.Verify(token)
+	if err == nil && hasExpired(claims) {
+		err = sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("%s", expiredText(claims))
+	}
+	if err != nil {
+		var r *sluice.Refusal
+		if !errors.As(err, &r) {
+			r = sluice.Refuse(sluice.CodeInternal).WithCause(err)
+		}
+		return verified{}, r
+	}
+	v.claims = claims
+	c.lastToken = v
+	return v, nil
+}
+
+func hasExpired(cl sluice.Claims) bool {
+	return !cl.ExpiresAt.IsZero() && !cl.ExpiresAt.After(time.Now())
+}
+
+func expiredText(cl sluice.Claims) string {
+	return fmt.Sprintf("Token has expired %d seconds ago", int64(time.Since(cl.ExpiresAt)/time.Second))
+}
+
+// saysExpired tells an expired token from one that lacks a claim. It is asked
+// about tokens refused with InvalidJWTToken alone, whose signature is good.
+func saysExpired(token string) bool {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return false
+	}
+	var claims struct {
+		Exp *float64 `json:"exp"`
+	}
+	if json.Unmarshal(b, &claims) != nil || claims.Exp == nil {
+		return false
+	}
+	return *claims.Exp <= float64(time.Now().Unix())
+}
+
+// tokenText is the text of the system message for a refused refresh.
+func (s *Server) tokenText(r *sluice.Refusal) string {
+	switch {
+	case s.cfg.Explain:
+		return r.Explain()
+	case r.Code == sluice.CodeJwtSignatureError:
+		return ":signature_error" // the original's own words
+	}
+	return r.Text
+}
+
+// setClaims gives the channel an identity and sets its expiry.
+func (ch *channel) setClaims(v verified) {
+	ch.claims, ch.token, ch.expires = v.claims, v.hash, 0
+	if !v.claims.ExpiresAt.IsZero() {
+		ch.expires = v.claims.ExpiresAt.UnixNano()
+	}
+}
+
+// Texts of ours in system messages about tokens.
+const (
+	textOtherUser = "The new token belongs to another user; leave the channel and join it again"
+	textResumed   = "Token was refreshed; messages sent while it had expired were not delivered"
+)
+
+// accessToken acts on an access_token event. There is never a reply.
+func (ch *channel) accessToken(m *phoenix.Message) {
+	c := ch.conn
+	t := phoenix.ParseAccessToken(m.Payload)
+	switch {
+	case t.Unknown:
+		c.srv.metrics.DroppedUnknown.Add(1)
+		return
+	case t.Ignore, sha256.Sum256([]byte(t.Token)) == ch.token:
+		return
+	}
+	v, refusal := c.verify(t.Token)
+	switch {
+	case refusal != nil:
+		c.srv.log.Warn("access token refused", append(c.logAttrs(ch), sluice.LogCode, refusal.Code, sluice.LogError, refusal.Text)...)
+		if refusal.Code == sluice.CodeInvalidJWTToken && saysExpired(t.Token) && c.srv.cfg.TokenExpiry == ExpiryMute {
+			c.mute(ch, c.srv.tokenText(refusal))
+			return
+		}
+		c.shutdown(ch, extSystem, c.srv.tokenText(refusal))
+		return
+	case ch.claims.Subject != "" && v.claims.Subject != "" && ch.claims.Subject != v.claims.Subject:
+		c.shutdown(ch, extSystem, textOtherUser)
+		return
+	}
+	ch.setClaims(v)
+	wasExpired := ch.expired
+	ch.expired = false
+	c.rearm()
+	if ch.changes == nil {
+		if wasExpired {
+			ch.resume()
+		}
+		return
+	}
+	ch.refreshChanges(wasExpired)
+}
+
+// expire acts on the tokens that have expired. Called with handleMu held.
+func (c *conn) expire(now time.Time) {
+	for i := 0; i < len(c.channels); {
+		ch := c.channels[i]
+		if ch.expires == 0 || ch.expires > now.UnixNano() || ch.expired || ch.work != nil {
+			i++
+			continue
+		}
+		text := expiredText(ch.claims)
+		if c.srv.cfg.TokenExpiry == ExpiryClose {
+			c.shutdown(ch, extSystem, text) // takes ch out of c.channels
+			continue
+		}
+		c.mute(ch, text)
+		i++
+	}
+	c.rearm()
+}
+
+// mute stops delivery and writes of a channel whose token has expired. The
+// channel stays joined, and what it had tracked comes back with a fresh token.
+func (c *conn) mute(ch *channel, text string) {
+	if ch.expired {
+		return
+	}
+	ch.expired = true
+	ch.closeChanges()
+	c.srv.log.Info("channel muted: token expired", c.logAttrs(ch)...)
+	ch.retained = c.srv.hub.mute(ch, func() { ch.system(extSystem, phoenix.StatusError, text) })
+	c.rearm()
+}
+
+// resume undoes mute.
+func (ch *channel) resume() {
+	hub := ch.conn.srv.hub
+	hub.unmute(ch, func(t *topic) {
+		ch.system(extSystem, phoenix.StatusOK, textResumed)
+		if ch.presenceOn {
+			ch.sendState(t)
+		}
+	})
+	if ch.retained != nil {
+		hub.track(ch, ch.retained)
+		ch.retained = nil
+	}
+}
+
+// refreshChanges hands the new claims to the change feed, or subscribes again
+// after a mute. Nothing is delivered under the old claims once it fails.
+func (ch *channel) refreshChanges(wasExpired bool) {
+	claims, sub := ch.claims, ch.changes.sub
+	if sub != nil {
+		var notices []*sluice.Refusal
+		var err error
+		ch.start(func(ctx context.Context) {
+			notices, err = sub.SetClaims(ctx, claims)
+		}, func() {
+			ch.refreshed(wasExpired, notices, err)
+		}, sub.Close)
+		return
+	}
+	var live subscribed
+	ch.start(func(ctx context.Context) {
+		live = ch.subscribe(ctx, claims)
+	}, func() {
+		ch.changes.sub = live.sub
+		ch.refreshed(wasExpired, live.notices, live.err)
+	}, live.close)
+}
+
+func (ch *channel) refreshed(wasExpired bool, notices []*sluice.Refusal, err error) {
+	var se *sluice.SubscribeError
+	if err != nil && !errors.As(err, &se) {
+		ch.conn.fail(ch, ch.conn.srv.reason(asRefusal(err)))
+		return
+	}
+	if err != nil {
+		ch.closeChanges()
+	}
+	if wasExpired {
+		ch.resume()
+	}
+	ch.announceChanges(notices, err)
+	ch.logChanges(notices, err)
+	ch.conn.rearm()
+}
