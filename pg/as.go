@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sluice-dev/sluice"
 )
@@ -121,11 +122,19 @@ func beginSQL(readOnly bool) string {
 	return "begin"
 }
 
+// cleanSession ends what a function called as a user may have left in the
+// session, where rollback does not reach or was not done: SET without LOCAL,
+// role, cursors, LISTEN, advisory locks, temporary tables. Prepared statements
+// stay. It shares the flush of commit; measured: 15 to 40 µs.
+const cleanSession = "; reset session authorization; reset role; reset all; close all; unlisten *; " +
+	"select pg_catalog.pg_advisory_unlock_all(); discard sequences; discard temp"
+
 // As runs fn in one transaction as id: role and request.jwt.claims are set for
 // that transaction alone, in a statement of their own before anything fn sends.
 // The transaction commits when fn returns nil, else it rolls back. The error is
-// fn's, or PostgreSQL's with its kind (see Kind).
-func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(ctx context.Context, tx Tx) error) (err error) {
+// fn's, or PostgreSQL's with its kind (see Kind). fn closes its rows and keeps
+// tx to itself.
+func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(ctx context.Context, tx Tx) error) error {
 	set, err := settingsFor(id, opt)
 	if err != nil {
 		return err
@@ -134,63 +143,70 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	if err != nil {
 		return Wrap(err, "acquire connection")
 	}
-	defer func() { release(c.Conn()); c.Release() }()
+	clean := false
+	defer func() { release(c, clean) }()
 
-	pipe := c.Conn().PgConn().StartPipeline(ctx)
-	pipe.SendQueryParams(beginSQL(opt.ReadOnly), nil, nil, nil, nil)
-	pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
-	err = pipe.Sync()
-	for err == nil {
-		var res any
-		res, err = pipe.GetResults()
-		if err != nil || res == nil {
-			break
-		}
-		if rr, ok := res.(*pgconn.ResultReader); ok {
-			_, err = rr.Close()
-		}
-	}
-	if cerr := pipe.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	conn := c.Conn()
+	if err := beginAs(ctx, conn.PgConn(), set, opt.ReadOnly); err != nil {
 		return Wrap(err, "begin as role %q", id.Role)
 	}
-	if err := fn(ctx, c.Conn()); err != nil {
+	if err := fn(ctx, conn); err != nil {
 		return Wrap(err, "")
+	}
+	if conn.PgConn().TxStatus() == 'I' {
+		return fmt.Errorf("run as role %q: the transaction was ended inside of it", id.Role)
 	}
 	end := "commit"
 	if opt.Rollback {
 		end = "rollback"
 	}
-	tag, err := c.Exec(ctx, end)
-	if err != nil {
+	results, err := conn.PgConn().Exec(ctx, end+cleanSession).ReadAll()
+	ended := len(results) > 0 && results[0].Err == nil
+	clean = err == nil
+	switch {
+	case !ended && err != nil:
 		return Wrap(err, "%s as role %q", end, id.Role)
-	}
-	if !opt.Rollback && tag.String() != "COMMIT" {
+	case !opt.Rollback && results[0].CommandTag.String() != "COMMIT":
 		// A statement failed and fn swallowed its error.
 		return fmt.Errorf("commit as role %q: transaction was aborted: %w", id.Role, sluice.ErrConflict)
 	}
-	return nil
+	return nil // committed, even if the session could not be cleaned
 }
 
-// release leaves conn outside of any transaction, or closes it. The pool drops
-// closed connections.
-func release(conn *pgx.Conn) {
-	if conn.IsClosed() || conn.PgConn().TxStatus() == 'I' {
+// beginAs begins a transaction and applies set to it, in one flush.
+func beginAs(ctx context.Context, conn *pgconn.PgConn, set []Setting, readOnly bool) error {
+	pipe := conn.StartPipeline(ctx)
+	pipe.SendQueryParams(beginSQL(readOnly), nil, nil, nil, nil)
+	pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
+	err := pipe.Sync()
+	if err == nil {
+		err = readGroup(pipe, nil)
+	}
+	if cerr := pipe.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// release gives a connection back outside of any transaction and, unless it is
+// clean already, cleaned; or it closes the connection, and the pool drops it.
+func release(c *pgxpool.Conn, clean bool) {
+	defer c.Release()
+	conn := c.Conn().PgConn()
+	if conn.IsClosed() || clean && conn.TxStatus() == 'I' {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if _, err := conn.Exec(ctx, "rollback"); err != nil || conn.PgConn().TxStatus() != 'I' {
-		_ = conn.Close(ctx)
+	if _, err := conn.Exec(ctx, "rollback"+cleanSession).ReadAll(); err != nil || conn.TxStatus() != 'I' {
+		_ = conn.Close(ctx) // the error that led here is reported already
 	}
 }
 
 // EachCheck is one identity's question in AsEach.
 type EachCheck struct {
 	Claims sluice.Claims
-	Args   [][]byte // text format parameters of the statement
+	Args   [][]byte // text format parameters of the statement; nil is NULL
 }
 
 // EachResult is the answer: the rows' text values, or the error that this
@@ -201,10 +217,11 @@ type EachResult struct {
 }
 
 // AsEach runs one statement as every identity in turn, in one transaction and
-// one network flush: savepoint, settings, statement, back to the savepoint. The
-// whole transaction is rolled back, so side effects of functions do not stay.
-// Errors of single statements are in the results; the returned error means that
-// nothing was decided.
+// one network flush: settings, statement, back to the savepoint. The whole
+// transaction is rolled back, so side effects of functions do not stay.
+// opt.Rollback is implied. Errors of single statements are in the results; the
+// returned error means that nothing was decided. The caller bounds the number of
+// checks and the rows of each.
 func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt AsOptions) ([]EachResult, error) {
 	if len(checks) == 0 {
 		return nil, nil
@@ -218,90 +235,105 @@ func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt A
 	if err != nil {
 		return nil, Wrap(err, "acquire connection")
 	}
-	defer func() { release(c.Conn()); c.Release() }()
+	clean := false
+	defer func() { release(c, clean) }()
 
 	pipe := c.Conn().PgConn().StartPipeline(ctx)
-	pipe.SendQueryParams("begin", nil, nil, nil, nil)
-	if err := pipe.Sync(); err != nil {
-		pipe.Close()
-		return nil, Wrap(err, "begin")
+	sendEach(pipe, sql, checks, sets, opt.ReadOnly)
+	err = pipe.Flush()
+	if err == nil {
+		err = readEach(pipe, sets, out)
 	}
-	for i, ch := range checks {
-		if out[i].Err != nil {
-			continue
-		}
-		// Two syncs: an error skips to the first, and the second group runs in
-		// the failed transaction, where ROLLBACK TO is allowed.
-		pipe.SendQueryParams("savepoint s", nil, nil, nil, nil)
-		pipe.SendQueryParams(settingsSQL(len(sets[i])), settingsArgs(sets[i]), nil, nil, nil)
-		pipe.SendQueryParams(sql, ch.Args, nil, nil, nil)
-		if err := pipe.Sync(); err != nil {
-			pipe.Close()
-			return nil, Wrap(err, "send check")
-		}
-		pipe.SendQueryParams("rollback to savepoint s", nil, nil, nil, nil)
-		if err := pipe.Sync(); err != nil {
-			pipe.Close()
-			return nil, Wrap(err, "send rollback to savepoint")
-		}
-	}
-	err = readEach(pipe, out)
-	if cerr := pipe.Close(); err == nil && cerr != nil {
-		var pe *pgconn.PgError
-		if !errors.As(cerr, &pe) {
-			err = cerr
-		}
+	if cerr := pipe.Close(); err == nil {
+		err = cerr
 	}
 	if err != nil {
-		return nil, Wrap(err, "read checks")
+		if conn := c.Conn().PgConn(); conn.IsClosed() {
+			// Cancelling ends one statement, and the server would go on with the
+			// checks behind it; without its client it stops.
+			_ = conn.Conn().Close()
+		}
+		return nil, Wrap(err, "run checks")
 	}
+	clean = true
 	return out, nil
 }
 
-func readEach(pipe *pgconn.Pipeline, out []EachResult) error {
-	// One group of results up to its sync: nth statement's rows go to keep.
-	group := func(nth int, keep *EachResult) error {
-		for n := 0; ; {
-			res, err := pipe.GetResults()
-			if err != nil {
-				var pe *pgconn.PgError
-				if keep == nil || !errors.As(err, &pe) {
-					return err
-				}
-				keep.Rows, keep.Err = nil, Wrap(err, "")
-				continue
-			}
-			switch r := res.(type) {
-			case nil, *pgconn.PipelineSync:
-				return nil
-			case *pgconn.ResultReader:
-				got := r.Read()
-				if got.Err != nil {
-					var pe *pgconn.PgError
-					if keep == nil || !errors.As(got.Err, &pe) {
-						return got.Err
-					}
-					keep.Rows, keep.Err = nil, Wrap(got.Err, "")
-				} else if n == nth && keep != nil {
-					keep.Rows = got.Rows
-				}
-				n++
-			}
+// sendEach queues the whole conversation. Each check is two groups: an error in
+// the first skips to its sync, and the second runs in the failed transaction,
+// where ROLLBACK TO is allowed. One savepoint serves all; it survives ROLLBACK
+// TO, which also takes back the identity's settings.
+func sendEach(pipe *pgconn.Pipeline, sql string, checks []EachCheck, sets [][]Setting, readOnly bool) {
+	pipe.SendQueryParams(beginSQL(readOnly), nil, nil, nil, nil)
+	pipe.SendQueryParams("savepoint s", nil, nil, nil, nil)
+	pipe.SendPipelineSync()
+	for i, ch := range checks {
+		if sets[i] == nil {
+			continue
 		}
+		pipe.SendQueryParams(settingsSQL(len(sets[i])), settingsArgs(sets[i]), nil, nil, nil)
+		pipe.SendQueryParams(sql, ch.Args, nil, nil, nil)
+		pipe.SendPipelineSync()
+		pipe.SendQueryParams("rollback to savepoint s", nil, nil, nil, nil)
+		pipe.SendPipelineSync()
 	}
-	if err := group(-1, nil); err != nil {
+	// Advisory locks of the session are the one thing that outlives rollback.
+	pipe.SendQueryParams("rollback", nil, nil, nil, nil)
+	pipe.SendQueryParams("select pg_catalog.pg_advisory_unlock_all()", nil, nil, nil, nil)
+	pipe.SendPipelineSync()
+}
+
+// readEach reads the answers to sendEach. An error means that the conversation
+// is broken, not that a check failed.
+func readEach(pipe *pgconn.Pipeline, sets [][]Setting, out []EachResult) error {
+	if err := readGroup(pipe, nil); err != nil {
 		return err
 	}
 	for i := range out {
-		if out[i].Err != nil {
+		if sets[i] == nil {
 			continue
 		}
-		if err := group(2, &out[i]); err != nil {
+		if err := readGroup(pipe, &out[i]); err != nil {
 			return err
 		}
-		if err := group(-1, nil); err != nil {
+		if err := readGroup(pipe, nil); err != nil {
 			return err
 		}
 	}
-	return nil
+	return readGroup(pipe, nil)
+}
+
+// readGroup reads results up to the next sync. The last statement's rows, or the
+// server's error, go to keep. Without keep the server's error is returned, once
+// the group has been read.
+func readGroup(pipe *pgconn.Pipeline, keep *EachResult) error {
+	var failed error
+	for {
+		res, err := pipe.GetResults()
+		if rr, ok := res.(*pgconn.ResultReader); ok && err == nil {
+			got := rr.Read()
+			err = got.Err
+			if err == nil && keep != nil {
+				keep.Rows = got.Rows
+			}
+		}
+		if err != nil {
+			var pe *pgconn.PgError
+			if !errors.As(err, &pe) {
+				return err
+			}
+			if keep == nil {
+				failed = err
+			} else {
+				keep.Rows, keep.Err = nil, Wrap(err, "")
+			}
+			continue
+		}
+		switch res.(type) {
+		case *pgconn.PipelineSync:
+			return failed
+		case nil:
+			return errors.New("the server's answers ended before they were due")
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/jackc/pgx/v5"
@@ -51,7 +52,8 @@ func Kind(err error) error {
 		return sluice.ErrNotFound
 	case errors.Is(err, context.DeadlineExceeded):
 		return sluice.ErrTimeout
-	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, net.ErrClosed),
+		errors.Is(err, io.ErrUnexpectedEOF): // the server went away
 		return sluice.ErrUnavailable
 	}
 	return nil
@@ -65,14 +67,14 @@ func kindOfState(code string) error {
 		return sluice.ErrTimeout
 	case "23505", "23P01", "40001", "40P01":
 		return sluice.ErrConflict
-	case "57P01", "57P02", "57P03", "53300":
+	case "57P01", "57P02", "57P03", "57P05", "25P03":
 		return sluice.ErrUnavailable
-	case "42P01", "42883", "3F000", "42704":
+	case "42P01", "42883", "3F000", "42704", "3D000":
 		return sluice.ErrNotFound
 	}
 	if len(code) == 5 {
 		switch code[:2] {
-		case "08":
+		case "08", "53": // connection trouble; out of connections, memory or disk
 			return sluice.ErrUnavailable
 		case "22", "23":
 			return sluice.ErrInvalid
