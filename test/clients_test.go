@@ -1,0 +1,129 @@
+package e2e_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestClients runs the scripts that need no failure of the stack, one after
+// another on one stack.
+func TestClients(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	s := newStack(t)
+	url := control(t, s)
+	for _, script := range []string{
+		"node/handshake.test.mjs",
+		"node/auth_rest.test.mjs",
+		"node/broadcast.test.mjs",
+		"node/changes.test.mjs",
+		"node/refusals.test.mjs",
+		"node/frames.test.mjs",
+	} {
+		t.Run(name(script), func(t *testing.T) { runScript(t, s, url, script) })
+	}
+}
+
+// TestBrowser runs the pages in Chromium.
+func TestBrowser(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	_, err = chromium()
+	need(t, err)
+	s := newStack(t)
+	url := control(t, s)
+	for _, script := range []string{
+		"browser/handshake.test.mjs",
+		"browser/ssr.test.mjs",
+		"browser/chat.test.mjs",
+	} {
+		t.Run(name(script), func(t *testing.T) { runScript(t, s, url, script) })
+	}
+}
+
+// TestRestart kills Sluice and stops PostgreSQL under connected clients.
+func TestRestart(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	s := newStack(t)
+	runScript(t, s, control(t, s), "node/restart.test.mjs")
+}
+
+func name(script string) string {
+	return strings.TrimSuffix(filepath.Base(script), ".test.mjs")
+}
+
+// runScript runs one file of tests under node:test; each of its tests becomes
+// a subtest, so that the summary counts and names them.
+func runScript(t *testing.T, s *stack, controlURL, script string) {
+	t.Helper()
+	bin, err := node()
+	need(t, err)
+	browser, _ := chromium()
+	shots := os.Getenv("SLUICE_E2E_SCREENSHOTS")
+	if shots == "" {
+		shots = t.TempDir()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "--test-force-exit", "--test-reporter", "tap", "--test", "--test-concurrency", "1", script)
+	cmd.Env = append(os.Environ(),
+		"CONTROL_URL="+controlURL, "CHAT_URL="+s.chat, "SCREENSHOTS="+shots, "SLUICE_CHROMIUM="+browser)
+	for name, value := range s.vars {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	results := readTAP(string(out))
+	for _, r := range results {
+		t.Run(r.name, func(t *testing.T) {
+			if !r.ok {
+				t.Error(r.detail)
+			}
+		})
+	}
+	if err != nil && !t.Failed() || len(results) == 0 {
+		t.Errorf("%s: %v\n%s", script, err, out)
+	}
+}
+
+type tapResult struct {
+	name   string
+	ok     bool
+	detail string
+}
+
+// readTAP takes node:test's results out of its TAP output: lines "ok N - name"
+// and "not ok N - name", followed by an indented block with the reason.
+func readTAP(out string) []tapResult {
+	var results []tapResult
+	var detail strings.Builder
+	flush := func() {
+		if len(results) > 0 {
+			results[len(results)-1].detail = detail.String()
+		}
+		detail.Reset()
+	}
+	for _, line := range strings.Split(out, "\n") {
+		// One level of indentation when node reports the file as a test of its own.
+		trimmed := strings.TrimPrefix(line, "    ")
+		ok := strings.HasPrefix(trimmed, "ok ")
+		if _, rest, found := strings.Cut(trimmed, " - "); found && (ok || strings.HasPrefix(trimmed, "not ok ")) {
+			if strings.HasSuffix(rest, ".mjs") {
+				continue
+			}
+			flush()
+			results = append(results, tapResult{name: rest, ok: ok})
+			continue
+		}
+		detail.WriteString(line)
+		detail.WriteByte('\n')
+	}
+	flush()
+	return results
+}
