@@ -1,0 +1,203 @@
+package project
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is supabase/config.toml with defaults and environment applied. Field
+// comments give the default where it is not the zero value; the rules are those
+// of the Supabase CLI (spec gateway-and-local-stack C.4).
+type Config struct {
+	// ProjectID names the project. Default: the folder's name. Characters
+	// outside of [a-zA-Z0-9_.-] become "_"; at most 40 are kept.
+	ProjectID string `toml:"project_id"`
+
+	API      API      `toml:"api"`
+	DB       DB       `toml:"db"`
+	Realtime Realtime `toml:"realtime"`
+	Auth     Auth     `toml:"auth"`
+	Inbucket Inbucket `toml:"inbucket"`
+
+	// Sections that are read so that their keys are known, and not served: one
+	// warning each.
+	Studio       map[string]any `toml:"studio"`
+	Storage      map[string]any `toml:"storage"`
+	EdgeRuntime  map[string]any `toml:"edge_runtime"`
+	Functions    map[string]any `toml:"functions"`
+	Analytics    map[string]any `toml:"analytics"`
+	Experimental map[string]any `toml:"experimental"`
+	Remotes      map[string]any `toml:"remotes"`
+}
+
+// API is section [api]: the gateway and REST.
+type API struct {
+	Enabled bool `toml:"enabled"` // default true
+	Port    int  `toml:"port"`    // default 54321
+	// Schemas that REST exposes; the first is the default. Default public,
+	// graphql_public.
+	Schemas         []string `toml:"schemas"`
+	ExtraSearchPath []string `toml:"extra_search_path"` // default public, extensions
+	MaxRows         int      `toml:"max_rows"`          // default 1000
+	// AutoExposeNewTables false revokes the API roles' default privileges in
+	// schema public before migrations. nil (unset) means true.
+	AutoExposeNewTables *bool  `toml:"auto_expose_new_tables"`
+	ExternalURL         string `toml:"external_url"` // default http://127.0.0.1:PORT
+	TLS                 TLS    `toml:"tls"`
+}
+
+// TLS is section [api.tls].
+type TLS struct {
+	Enabled  bool   `toml:"enabled"`
+	CertPath string `toml:"cert_path"`
+	KeyPath  string `toml:"key_path"`
+}
+
+// DB is section [db].
+type DB struct {
+	Port                int               `toml:"port"` // default 54322
+	ShadowPort          int               `toml:"shadow_port"`
+	MajorVersion        int               `toml:"major_version"`  // informational; Sluice runs the version that is installed
+	HealthTimeout       Duration          `toml:"health_timeout"` // default 2m
+	RootKey             string            `toml:"root_key"`
+	Migrations          Migrations        `toml:"migrations"`
+	Seed                Seed              `toml:"seed"`
+	Settings            map[string]any    `toml:"settings"` // PostgreSQL settings of the cluster
+	Vault               map[string]string `toml:"vault"`
+	Pooler              map[string]any    `toml:"pooler"`
+	NetworkRestrictions map[string]any    `toml:"network_restrictions"`
+	SSLEnforcement      map[string]any    `toml:"ssl_enforcement"`
+}
+
+// Migrations is section [db.migrations].
+type Migrations struct {
+	Enabled     bool     `toml:"enabled"` // default true
+	SchemaPaths []string `toml:"schema_paths"`
+}
+
+// Seed is section [db.seed].
+type Seed struct {
+	Enabled  bool     `toml:"enabled"`   // default true
+	SQLPaths []string `toml:"sql_paths"` // globs relative to supabase/; default ./seed.sql
+}
+
+// Realtime is section [realtime].
+type Realtime struct {
+	Enabled         bool   `toml:"enabled"` // default true
+	IPVersion       string `toml:"ip_version"`
+	MaxHeaderLength int    `toml:"max_header_length"`
+}
+
+// Inbucket is section [inbucket], the mail catcher.
+type Inbucket struct {
+	Enabled    bool   `toml:"enabled"` // default true
+	Port       int    `toml:"port"`    // default 54324
+	SMTPPort   int    `toml:"smtp_port"`
+	POP3Port   int    `toml:"pop3_port"`
+	AdminEmail string `toml:"admin_email"` // default admin@email.com
+	SenderName string `toml:"sender_name"` // default Admin
+}
+
+// Auth is section [auth]. Sub-sections that this version does not serve are
+// kept as maps so that their keys are known.
+type Auth struct {
+	Enabled                    bool     `toml:"enabled"`                  // default true
+	SiteURL                    string   `toml:"site_url"`                 // default http://127.0.0.1:3000
+	AdditionalRedirectURLs     []string `toml:"additional_redirect_urls"` // default https://127.0.0.1:3000
+	ExternalURL                string   `toml:"external_url"`             // default API URL + /auth/v1
+	JWTIssuer                  string   `toml:"jwt_issuer"`               // default ExternalURL
+	JWTExpiry                  int      `toml:"jwt_expiry"`               // seconds, default 3600, at most 604800
+	JWTSecret                  string   `toml:"jwt_secret"`               // at least 16 characters; default: the public development secret
+	SigningKeysPath            string   `toml:"signing_keys_path"`        // file with an array of private JWKs, relative to supabase/
+	PublishableKey             string   `toml:"publishable_key"`
+	SecretKey                  string   `toml:"secret_key"`
+	AnonKey                    string   `toml:"anon_key"`
+	ServiceRoleKey             string   `toml:"service_role_key"`
+	EnableSignup               bool     `toml:"enable_signup"` // default true
+	EnableAnonymousSignIns     bool     `toml:"enable_anonymous_sign_ins"`
+	EnableManualLinking        bool     `toml:"enable_manual_linking"`
+	EnableRefreshTokenRotation bool     `toml:"enable_refresh_token_rotation"` // default true
+	RefreshTokenReuseInterval  int      `toml:"refresh_token_reuse_interval"`  // seconds, default 10
+	MinimumPasswordLength      int      `toml:"minimum_password_length"`       // default 6
+	PasswordRequirements       string   `toml:"password_requirements"`
+
+	Email     AuthEmail      `toml:"email"`
+	Sessions  AuthSessions   `toml:"sessions"`
+	RateLimit map[string]any `toml:"rate_limit"`
+
+	SMS         map[string]any `toml:"sms"`
+	MFA         map[string]any `toml:"mfa"`
+	Hook        map[string]any `toml:"hook"`
+	External    map[string]any `toml:"external"`
+	ThirdParty  map[string]any `toml:"third_party"`
+	Captcha     map[string]any `toml:"captcha"`
+	OAuthServer map[string]any `toml:"oauth_server"`
+	Web3        map[string]any `toml:"web3"`
+	Passkey     map[string]any `toml:"passkey"`
+	WebAuthn    map[string]any `toml:"webauthn"`
+}
+
+// AuthEmail is section [auth.email].
+type AuthEmail struct {
+	EnableSignup         bool           `toml:"enable_signup"`          // default true: the email provider, sign-up and sign-in
+	DoubleConfirmChanges bool           `toml:"double_confirm_changes"` // default true
+	EnableConfirmations  bool           `toml:"enable_confirmations"`   // default false: addresses are confirmed at sign-up
+	SecurePasswordChange bool           `toml:"secure_password_change"`
+	MaxFrequency         Duration       `toml:"max_frequency"` // default 1s
+	OTPLength            int            `toml:"otp_length"`    // default 6
+	OTPExpiry            int            `toml:"otp_expiry"`    // seconds, default 3600
+	SMTP                 map[string]any `toml:"smtp"`
+	Template             map[string]any `toml:"template"`
+	Notification         map[string]any `toml:"notification"`
+}
+
+// AuthSessions is section [auth.sessions].
+type AuthSessions struct {
+	Timebox           Duration `toml:"timebox"`
+	InactivityTimeout Duration `toml:"inactivity_timeout"`
+}
+
+// Duration is a time.Duration written as in Go ("2m", "1h30m").
+type Duration time.Duration
+
+// UnmarshalText parses Go's notation.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 30s or 2m", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func defaults() Config {
+	return Config{
+		API: API{
+			Enabled: true, Port: 54321, MaxRows: 1000,
+			Schemas:         []string{"public", "graphql_public"},
+			ExtraSearchPath: []string{"public", "extensions"},
+		},
+		DB: DB{
+			Port: 54322, HealthTimeout: Duration(2 * time.Minute),
+			Migrations: Migrations{Enabled: true},
+			Seed:       Seed{Enabled: true, SQLPaths: []string{"./seed.sql"}},
+		},
+		Realtime: Realtime{Enabled: true},
+		Inbucket: Inbucket{Enabled: true, Port: 54324, AdminEmail: "admin@email.com", SenderName: "Admin"},
+		Auth: Auth{
+			Enabled: true, SiteURL: "http://127.0.0.1:3000",
+			AdditionalRedirectURLs:     []string{"https://127.0.0.1:3000"},
+			JWTExpiry:                  3600,
+			EnableSignup:               true,
+			EnableRefreshTokenRotation: true, RefreshTokenReuseInterval: 10,
+			MinimumPasswordLength: 6,
+			Email: AuthEmail{
+				EnableSignup: true, DoubleConfirmChanges: true,
+				MaxFrequency: Duration(time.Second), OTPLength: 6, OTPExpiry: 3600,
+			},
+		},
+	}
+}

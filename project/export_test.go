@@ -1,0 +1,7 @@
+package project
+
+// For tests.
+var (
+	SplitStatements = splitStatements
+	ParseDotenv     = parseDotenv
+)
