@@ -89,7 +89,7 @@ test('anon receives nothing and is told why', async () => {
   const { context, p } = await cookies(null);
   await p.goto(`${site.url}/`);
   await subscribed(p);
-  await p.waitForFunction(() => window.system.some((m) => m.status === 'error' && m.message.includes('NoPolicyForRole')));
+  await p.waitForFunction(() => window.system.some((m) => m.status !== 'ok' && m.message.includes('NoPolicyForRole')));
   await bob.from('messages').insert({ room_id: room, body: randomUUID() });
   const alice = await cookies('alice@example.com');
   await alice.p.goto(`${site.url}/`);

@@ -12,7 +12,6 @@ const open = (vsn) => Socket.open(`apikey=${env.publishable}`, { vsn });
 const alive = async (s) => assert.equal((await s.call('phoenix', 'heartbeat', {})).status, 'ok');
 
 for (const vsn of ['1.0.0', '2.0.0']) {
-  // spec: realtime:25
   test(`vsn ${vsn}: garbage is dropped, the socket stays`, async () => {
     const s = await open(vsn);
     for (const text of ['', ' ', 'null', 'true', '42', '"x"', '{', '[]', '{}', '[1,2,3,4]', '["1","1","realtime:x","phx_join"]', '\u0000', 'x'.repeat(100_000),
