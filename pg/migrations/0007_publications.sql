@@ -33,10 +33,11 @@ end $$;
 -- A table that cannot be added (not owned, locked for too long) is a warning and
 -- does not keep the others out.
 --
--- sluice.syncing keeps the event trigger from entering again for our own commands.
+-- The setting sluice.syncing keeps the event trigger from entering again for our
+-- own commands; as a SET clause of the function only a superuser could define it.
 create function sluice.sync_publication() returns boolean
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set lock_timeout = '5s' set sluice.syncing = 'on' as $$
+set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
   theirs record;
   ours record;
@@ -45,6 +46,7 @@ declare
   changed boolean := false;
   t record;
 begin
+  perform set_config('sluice.syncing', 'on', true);
   select p.*, to_jsonb(p) ->> 'pubgencols' as gencols into ours from pg_publication p where p.pubname = 'sluice';
   if not found then
     create publication sluice with (publish = 'insert', publish_via_partition_root = true);
@@ -115,6 +117,7 @@ begin
       raise warning 'Sluice could not bring table %.% in its publication in step with supabase_realtime: %', t.nspname, t.relname, sqlerrm;
     end;
   end loop;
+  perform set_config('sluice.syncing', '', true);
   return changed;
 end $$;
 
