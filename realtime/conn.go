@@ -51,9 +51,10 @@ type conn struct {
 	// guarded by mu: the queue
 	mu      sync.Mutex
 	queue   *batch
-	bytes   int  // waiting and being written
-	busy    bool // a writeLoop runs
-	closing bool // no frame is taken any more
+	bytes   int    // waiting and being written
+	busy    bool   // a writeLoop runs
+	closing bool   // no frame is taken any more
+	why     string // why it was closed as a slow reader
 	writers sync.WaitGroup
 }
 
@@ -63,7 +64,7 @@ func newConn(s *Server, nc net.Conn, vsn phoenix.Version, id sluice.Identity, he
 		key: id.KeyClaims, refusal: id.Refusal, headers: headers, request: id.RequestID,
 	}
 	c.lastRead.Store(s.now())
-	c.in = frameReader{nc: nc, last: &c.lastRead, now: s.now, max: s.cfg.MaxFrame}
+	c.in = frameReader{nc: nc, last: &c.lastRead, now: s.now, max: s.cfg.MaxFrame, control: c.control}
 	return c
 }
 
@@ -74,6 +75,9 @@ func (c *conn) serve() {
 	log.Debug("socket opened", "vsn", int(c.vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
 	err := c.readLoop()
 	c.finish(err)
+	if c.why != "" {
+		log.Warn("slow reader closed", sluice.LogCode, sluice.CodeSlowReader, "why", c.why)
+	}
 	log.Debug("socket closed", sluice.LogError, err)
 }
 
@@ -82,7 +86,7 @@ func (c *conn) readLoop() (err error) {
 	err = errClosing // what a panic leaves behind
 	defer c.recovered()
 	for {
-		buf, binary, err := c.in.next(c.control)
+		buf, binary, err := c.in.next()
 		if err != nil {
 			return err
 		}
@@ -249,30 +253,28 @@ func (c *conn) writeLoop() {
 // close says goodbye behind the frames that wait, and takes no more. The reader
 // ends once the close frame is out or CloseTimeout has passed.
 func (c *conn) close(code ws.StatusCode, reason string) {
-	c.goodbye(code, reason, false)
+	c.goodbye(code, reason, "")
 }
 
 // slow closes a socket that does not read: what waits is dropped.
 func (c *conn) slow(why string) {
-	if !c.goodbye(closeTryLater, string(sluice.CodeSlowReader), true) {
-		return
+	if c.goodbye(closeTryLater, string(sluice.CodeSlowReader), why) {
+		c.srv.metrics.ClosedSlow.Add(1)
 	}
-	c.srv.metrics.ClosedSlow.Add(1)
-	c.srv.log.Warn("slow reader closed", sluice.LogConn, c.id, sluice.LogCode, sluice.CodeSlowReader, "why", why)
 }
 
-func (c *conn) goodbye(code ws.StatusCode, reason string, drop bool) bool {
+// goodbye reports whether it was the first to close. With slow, what waits is
+// dropped and finish logs why.
+func (c *conn) goodbye(code ws.StatusCode, reason, slow string) bool {
 	frame := controlFrame(ws.OpClose, ws.NewCloseFrameBody(code, reason))
 	c.mu.Lock()
 	if c.closing {
 		c.mu.Unlock()
 		return false
 	}
-	c.closing = true
-	if drop && c.queue != nil {
-		c.bytes -= c.queue.bytes
-		putBatch(c.queue)
-		c.queue = nil
+	c.closing, c.why = true, slow
+	if slow != "" {
+		c.dropQueue()
 	}
 	if c.queue == nil {
 		c.queue = getBatch()
@@ -296,13 +298,18 @@ func (c *conn) goodbye(code ws.StatusCode, reason string, drop bool) bool {
 func (c *conn) abort() {
 	c.mu.Lock()
 	c.closing = true
+	c.dropQueue()
+	c.mu.Unlock()
+	_ = c.nc.Close()
+}
+
+// dropQueue forgets what waits. Called with mu held.
+func (c *conn) dropQueue() {
 	if c.queue != nil {
 		c.bytes -= c.queue.bytes
 		putBatch(c.queue)
 		c.queue = nil
 	}
-	c.mu.Unlock()
-	_ = c.nc.Close()
 }
 
 func (c *conn) isClosing() bool {

@@ -58,14 +58,16 @@ var errClosing = errors.New("connection is closing")
 // arrives first is read there, header and short payload in one call, and the
 // rest of a longer payload straight into the message.
 type frameReader struct {
-	nc    net.Conn
-	last  *atomic.Int64 // time of the last bytes
-	now   func() int64
-	max   int
-	r, w  int16
-	hdr   [ws.MaxHeaderSize]byte
-	small [smallRead]byte
-	ahead []byte // bytes that net/http had read already
+	nc   net.Conn
+	last *atomic.Int64 // time of the last bytes
+	now  func() int64
+	max  int
+	// control is handed pings, pongs and the peer's goodbye as they come.
+	control func(op ws.OpCode, payload []byte) error
+	r, w    int16
+	hdr     [ws.MaxHeaderSize]byte
+	small   [smallRead]byte
+	ahead   []byte // bytes that net/http had read already
 }
 
 const smallRead = 256
@@ -117,10 +119,10 @@ func putMessage(b *[]byte) {
 	}
 }
 
-// next reads one message and puts its fragments together. Control frames are
-// handed to control as they come. The buffer belongs to the caller, who gives
-// it back with putMessage. Errors are a *protocolError or the socket's.
-func (r *frameReader) next(control func(op ws.OpCode, payload []byte) error) (msg *[]byte, binary bool, err error) {
+// next reads one message and puts its fragments together. The buffer belongs to
+// the caller, who gives it back with putMessage. Errors are a *protocolError,
+// control's or the socket's.
+func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 	state := ws.StateServerSide
 	var op ws.OpCode
 	defer func() {
@@ -147,7 +149,7 @@ func (r *frameReader) next(control func(op ws.OpCode, payload []byte) error) (ms
 				return msg, false, err
 			}
 			ws.Cipher(p, h.Mask, 0)
-			if err := control(h.OpCode, p); err != nil {
+			if err := r.control(h.OpCode, p); err != nil {
 				return msg, false, err
 			}
 			continue

@@ -76,24 +76,29 @@ func (h *Hub) subscribe(ch *channel, first func(t *topic)) {
 func (h *Hub) unsubscribe(ch *channel) {
 	s := h.shard(ch.key)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	t := s.topics[ch.key]
-	if t == nil || ch.index < 0 {
+	if t == nil {
+		s.mu.Unlock()
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if ch.index < 0 {
+		s.mu.Unlock()
+		return
+	}
 	last := len(t.subs) - 1
 	t.subs[ch.index] = t.subs[last]
 	t.subs[ch.index].index = ch.index
 	t.subs[last] = nil
 	t.subs = t.subs[:last]
 	ch.index = -1
+	if last == 0 {
+		delete(s.topics, ch.key)
+	}
+	s.mu.Unlock()
 	if gone := t.remove(ch); gone != nil {
 		h.sendDiff(t, ch.topic, nil, gone, "")
-	}
-	if len(t.subs) == 0 {
-		delete(s.topics, ch.key)
 	}
 }
 

@@ -1,0 +1,29 @@
+package realtime
+
+import (
+	"net"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/realtime/phoenix"
+)
+
+// ServeConn serves a socket whose handshake has happened; it blocks.
+func (s *Server) ServeConn(nc net.Conn, v phoenix.Version, id sluice.Identity) {
+	if s.reserve() != nil {
+		_ = nc.Close()
+		return
+	}
+	c := newConn(s, nc, v, id, nil)
+	s.register(c)
+	s.serve(c)
+}
+
+// Topics returns how many topics have subscribers.
+func (s *Server) Topics() (n int) {
+	for i := range s.hub.shards {
+		s.hub.shards[i].mu.RLock()
+		n += len(s.hub.shards[i].topics)
+		s.hub.shards[i].mu.RUnlock()
+	}
+	return n
+}
