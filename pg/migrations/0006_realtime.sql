@@ -90,7 +90,7 @@ begin
   if level = 'STATEMENT' then
     raise exception 'function can only be triggered for each row, not for each statement';
   end if;
-  if operation not in ('INSERT', 'UPDATE', 'DELETE') then
+  if (operation in ('INSERT', 'UPDATE', 'DELETE')) is not true then
     raise exception 'Unexpected operation type: %', operation;
   end if;
   if operation <> 'DELETE' then
