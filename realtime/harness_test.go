@@ -82,6 +82,7 @@ type world struct {
 	t    testing.TB
 	srv  *realtime.Server
 	logs *logBuffer
+	feed *fakeFeed
 	wg   sync.WaitGroup
 	stop func()
 }
@@ -107,10 +108,11 @@ func (l *logBuffer) count(s string) int {
 // before the bubble ends; run does.
 func newWorld(t testing.TB, change ...func(*realtime.Config)) *world {
 	t.Helper()
-	w := &world{t: t, logs: &logBuffer{}}
+	w := &world{t: t, logs: &logBuffer{}, feed: &fakeFeed{}}
 	cfg := realtime.Config{
 		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Tokens: fakeTokens{},
+		Feed:   w.feed,
 		Bus:    cluster.NewLocal(cluster.Handlers{Broadcast: func(b *sluice.Broadcast) { w.srv.Deliver(b) }}),
 	}
 	for _, c := range change {
@@ -379,6 +381,10 @@ func refusedReply(reason string) string {
 
 func system(extension, status, message, channel string) string {
 	return fmt.Sprintf(`system {"extension":%q,"status":%q,"message":%q,"channel":%q}`, extension, status, message, channel)
+}
+
+func closeFrame(code ws.StatusCode) ws.Frame {
+	return ws.NewCloseFrame(ws.NewCloseFrameBody(code, ""))
 }
 
 const emptyJoin = `{"config":{}}`

@@ -69,8 +69,8 @@ func (s *Server) Metrics() *Metrics { return &s.metrics }
 // Deliver hands b to this node's subscribers; the bus calls it.
 func (s *Server) Deliver(b *sluice.Broadcast) { s.hub.Deliver(b) }
 
-// now is the time since New in nanoseconds.
-func (s *Server) now() int64 { return int64(time.Since(s.started)) }
+// now is the time since New in nanoseconds, never 0.
+func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
 
 // Run looks after the sockets until ctx ends: idle ones, writers that hang,
 // tokens that expire. Then joins are answered RealtimeRestarting, every socket
