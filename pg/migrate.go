@@ -38,10 +38,11 @@ var (
 // Migrate brings Sluice's own objects in the database at url up to date: the
 // schemas auth, storage and realtime, the publications and the internal schema
 // sluice. It creates what is missing and leaves alone what is there, so it may
-// run on a database that came from Supabase. Nothing to do costs one round
-// trip. Two runners wait for each other.
+// run on a database that came from Supabase. Nothing to do costs two round
+// trips, one of them for the partitions of the next days (see Maintain). Two
+// runners wait for each other.
 func Migrate(ctx context.Context, url sluice.Secret, log *slog.Logger) error {
-	conn, err := connectForSetup(ctx, url)
+	conn, err := connectForSetup(ctx, url, log)
 	if err != nil {
 		return err
 	}
@@ -50,7 +51,21 @@ func Migrate(ctx context.Context, url sluice.Secret, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return set.apply(ctx, conn, log)
+	if err := set.apply(ctx, conn, log); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "select sluice.make_message_partitions()")
+	return Wrap(err, "make partitions of realtime.messages")
+}
+
+// Maintain does what a running server owes the database now and then, at least
+// once a day: it makes the partitions of realtime.messages for yesterday to
+// three days ahead and drops those of days before the last 72 hours. p logs in
+// as the role that ran Migrate.
+func Maintain(ctx context.Context, p *Pool) error {
+	var made, dropped int
+	err := p.QueryRow(ctx, "select sluice.make_message_partitions(), sluice.drop_message_partitions()").Scan(&made, &dropped)
+	return Wrap(err, "maintain partitions of realtime.messages")
 }
 
 // A migration is one embedded file.
@@ -203,7 +218,7 @@ func place(err error, sql string) string {
 }
 
 // connectForSetup opens the one connection that Bootstrap or Migrate uses.
-func connectForSetup(ctx context.Context, url sluice.Secret) (*pgx.Conn, error) {
+func connectForSetup(ctx context.Context, url sluice.Secret, log *slog.Logger) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(string(url))
 	if err != nil {
 		// The parser's error may quote the string, password included.
@@ -225,6 +240,12 @@ func connectForSetup(ctx context.Context, url sluice.Secret) (*pgx.Conn, error) 
 	}
 	// One statement each: preparing would cost a round trip for nothing.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	// The files leave out what the login may not do, and warn.
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Severity == "WARNING" {
+			log.Warn("setup of the database: "+n.Message, "hint", n.Hint)
+		}
+	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, Wrap(err, "connect for setup")

@@ -6,18 +6,6 @@
 lock table pg_catalog.pg_authid in share row exclusive mode;
 
 do $$
-begin
-  if not (select rolsuper from pg_roles where rolname = current_user) then
-    raise exception 'bootstrap needs the superuser that initdb made, not role %', quote_ident(current_user)
-      using errcode = 'insufficient_privilege';
-  end if;
-  if current_user <> 'supabase_admin' then
-    raise exception 'bootstrap runs as supabase_admin, not %', quote_ident(current_user)
-      using hint = 'Run initdb with --username=supabase_admin.';
-  end if;
-end $$;
-
-do $$
 declare
   r record;
 begin
@@ -53,6 +41,14 @@ grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role to supabase_realtime_admin;
 grant authenticator to supabase_storage_admin;
 grant anon, authenticated, service_role to postgres with admin option;
+do $$
+begin
+  -- Since 16 CREATEROLE alone does not let postgres alter a role's settings, as
+  -- in: alter role authenticator set pgrst.db_schemas = ...
+  if current_setting('server_version_num')::int >= 160000 then
+    execute 'grant authenticator to postgres with admin true, inherit false, set false';
+  end if;
+end $$;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
 grant pg_read_all_data to supabase_read_only_user, supabase_etl_admin;
 grant pg_monitor to supabase_read_only_user;

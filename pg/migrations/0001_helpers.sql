@@ -1,6 +1,7 @@
 -- Helpers of the following files, and the roles that they name. A database that
 -- came from Supabase has most of what follows: each helper creates what is
--- missing and leaves alone what is there, whoever made it.
+-- missing and leaves alone what is there, whoever made it. Where the login has no
+-- right to create, which is so in the schemas of a hosted project, it warns.
 
 revoke all on schema sluice from public;
 
@@ -29,6 +30,8 @@ begin
     execute format('create type %s as %s', name, ddl);
     perform sluice.give('type ' || name, owner);
   end if;
+exception when insufficient_privilege then
+  raise warning 'type % is missing and % may not create it', name, current_user;
 end $$;
 
 -- Tables get row level security without a policy: closed until someone opens them.
@@ -42,6 +45,9 @@ begin
   execute format('alter table %s enable row level security', name);
   perform sluice.give('table ' || name, owner);
   return true;
+exception when insufficient_privilege then
+  raise warning 'table % is missing and % may not create it', name, current_user;
+  return false;
 end $$;
 
 -- Columns that a table from an older Supabase does not have yet.
@@ -64,6 +70,9 @@ begin
   execute ddl;
   perform sluice.give('function ' || signature, owner);
   return true;
+exception when insufficient_privilege then
+  raise warning 'function % is missing and % may not create it', signature, current_user;
+  return false;
 end $$;
 
 -- GRANT of what the login may grant. GRANT raises only when the login holds

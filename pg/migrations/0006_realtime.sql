@@ -111,7 +111,8 @@ end $migration$;
 
 -- Makes the partitions of realtime.messages for the days from today + first to
 -- today + last (UTC) that are missing, and returns how many it made. A range
--- that overlaps a partition made by someone else is left to that one.
+-- that overlaps a partition made by someone else is left to that one, and a table
+-- owned by someone else to its owner; both are warnings.
 create function sluice.make_message_partitions(first integer default -1, last integer default 3) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC' as $$
 declare
@@ -133,7 +134,7 @@ begin
       execute format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)', name, day, day + 1);
       perform sluice.give('table realtime.' || name, 'supabase_realtime_admin');
       made := made + 1;
-    exception when invalid_object_definition then
+    exception when invalid_object_definition or insufficient_privilege then
       raise warning 'partition % of realtime.messages was not made: %', name, sqlerrm;
     end;
   end loop;
