@@ -1,0 +1,407 @@
+package devpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config describes one cluster.
+type Config struct {
+	// DataDir is where the cluster lives. Required. When this process is root
+	// and the unprivileged user that the server runs as cannot enter the
+	// folder, the cluster lives below /var/lib/sluice and a file in DataDir
+	// says where.
+	DataDir string
+	// LogFile receives the server's log. Default: postgres.log beside DataDir.
+	LogFile string
+	// Port on 127.0.0.1. Required.
+	Port int
+	// Superuser that initdb makes. Default supabase_admin.
+	Superuser string
+	// Password of the superuser at the first start. Default postgres.
+	Password string
+	// Settings are PostgreSQL settings on top of the defaults.
+	Settings map[string]string
+	// InitArgs are further arguments for initdb.
+	InitArgs []string
+	// Binaries to run. Default: Find, at the first Start.
+	Binaries Binaries
+	// FetchDir is where binaries are unpacked when none are installed. Default:
+	// a folder in the user's cache.
+	FetchDir string
+	// Repository replaces the address that binaries are fetched from.
+	Repository string
+	// Progress is told about long steps. Default: nobody.
+	Progress func(line string)
+	// Logger is required.
+	Logger *slog.Logger
+	// StartTimeout bounds a start, crash recovery included. Default 2 minutes.
+	StartTimeout time.Duration
+}
+
+// defaultSettings make a cluster that Sluice can stream from and that listens
+// to this machine alone.
+var defaultSettings = map[string]string{
+	"listen_addresses":           "127.0.0.1",
+	"unix_socket_directories":    "",
+	"wal_level":                  "logical",
+	"max_wal_senders":            "10",
+	"max_replication_slots":      "10",
+	"max_slot_wal_keep_size":     "4096MB",
+	"max_connections":            "100",
+	"password_encryption":        "scram-sha-256",
+	"timezone":                   "UTC",
+	"log_timezone":               "UTC",
+	"datestyle":                  "iso, mdy",
+	"lc_messages":                "C",
+	"log_line_prefix":            "%m [%p] %q%u@%d ",
+	"dynamic_shared_memory_type": "posix",
+	"shared_buffers":             "64MB",
+	"max_wal_size":               "1GB",
+	"jit":                        "off",
+}
+
+// Server is one private cluster.
+type Server struct {
+	// fixed after New
+	cfg Config
+
+	// set by Start
+	dir  string // where the cluster is
+	proc *process
+}
+
+// New checks cfg. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	if cfg.DataDir == "" || cfg.Port < 1 || cfg.Port > 65535 || cfg.Logger == nil {
+		return nil, fmt.Errorf("devpg needs DataDir, Port and Logger (port %d)", cfg.Port)
+	}
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve data folder: %w", err)
+	}
+	cfg.DataDir = dir
+	if cfg.LogFile == "" {
+		cfg.LogFile = filepath.Join(filepath.Dir(dir), "postgres.log")
+	}
+	if cfg.Superuser == "" {
+		cfg.Superuser = "supabase_admin"
+	}
+	if cfg.Password == "" {
+		cfg.Password = "postgres"
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string) {}
+	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = 2 * time.Minute
+	}
+	if cfg.FetchDir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			cache = os.TempDir()
+		}
+		cfg.FetchDir = filepath.Join(cache, "sluice", "postgresql-"+string(fetchVersion))
+	}
+	for k, v := range cfg.Settings {
+		if !settingName(k) || strings.ContainsAny(v, "\n\r\x00") {
+			return nil, fmt.Errorf("PostgreSQL setting %q is not valid", k)
+		}
+	}
+	return &Server{cfg: cfg}, nil
+}
+
+func settingName(s string) bool {
+	for i, c := range []byte(s) {
+		if !(c == '_' || c >= 'a' && c <= 'z' || i > 0 && (c == '.' || c >= '0' && c <= '9')) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// URL returns a connection URL for a role and database of this cluster. All
+// roles have the cluster's password.
+func (s *Server) URL(user, database string) string {
+	u := url.URL{
+		Scheme: "postgresql", User: url.UserPassword(user, s.cfg.Password),
+		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.cfg.Port)), Path: "/" + database, RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+// Binaries returns the binaries in use, after Start.
+func (s *Server) Binaries() Binaries { return s.cfg.Binaries }
+
+// Done is closed when a started server has ended, whoever ended it.
+func (s *Server) Done() <-chan struct{} { return s.proc.done }
+
+// Start brings the cluster up and returns when it accepts connections. It makes
+// the cluster if there is none, ends a server that a killed predecessor left on
+// the same folder, and waits for crash recovery. fresh reports whether the
+// cluster was made by this call.
+func (s *Server) Start(ctx context.Context) (fresh bool, err error) {
+	if s.proc != nil && !s.proc.ended() {
+		return false, errors.New("the server is running already")
+	}
+	if err := s.binaries(ctx); err != nil {
+		return false, err
+	}
+	account, err := serverAccount()
+	if err != nil {
+		return false, err
+	}
+	if s.dir, err = place(s.cfg.DataDir, account); err != nil {
+		return false, err
+	}
+	if err := checkOwner(s.dir, account); err != nil {
+		return false, err
+	}
+	if err := s.endPredecessor(ctx); err != nil {
+		return false, err
+	}
+	if err := portFree(s.cfg.Port); err != nil {
+		return false, err
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "PG_VERSION")); errors.Is(err, os.ErrNotExist) {
+		if err := s.initdb(ctx, account); err != nil {
+			return false, err
+		}
+		fresh = true
+	} else if err := s.checkVersion(); err != nil {
+		return false, err
+	}
+	if err := s.writeSettings(account); err != nil {
+		return fresh, err
+	}
+	return fresh, s.launch(ctx, account)
+}
+
+// binaries settles which server is run.
+func (s *Server) binaries(ctx context.Context) error {
+	if s.cfg.Binaries.Dir != "" {
+		return nil
+	}
+	b, err := Find(ctx)
+	if errors.Is(err, ErrNoBinaries) {
+		s.cfg.Progress(err.Error())
+		b, err = Fetch(ctx, s.cfg.FetchDir, s.cfg.Repository, s.cfg.Progress)
+	}
+	if err != nil {
+		return err
+	}
+	s.cfg.Binaries = b
+	return nil
+}
+
+func (s *Server) program(name string) string {
+	return filepath.Join(s.cfg.Binaries.Dir, name+exe())
+}
+
+// initdb makes the cluster beside its place and moves it there, so that a
+// folder with PG_VERSION is always whole.
+func (s *Server) initdb(ctx context.Context, account *account) error {
+	s.cfg.Progress(fmt.Sprintf("Creating a PostgreSQL %s cluster...", s.cfg.Binaries.Full))
+	scratch := s.dir + ".new"
+	if err := os.RemoveAll(scratch); err != nil {
+		return fmt.Errorf("clear %s: %w", scratch, err)
+	}
+	if err := makeDir(scratch, account); err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	password := filepath.Join(scratch, ".password")
+	if err := os.WriteFile(password, []byte(s.cfg.Password+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write password file: %w", err)
+	}
+	if err := give(password, account); err != nil {
+		return err
+	}
+	locale := "C.UTF-8"
+	if runtime.GOOS != "linux" {
+		locale = "C"
+	}
+	data := filepath.Join(scratch, "data")
+	args := append([]string{
+		"-D", data, "-U", s.cfg.Superuser, "--pwfile", password, "-E", "UTF8", "--locale=" + locale,
+		"--auth=scram-sha-256", "--no-sync", "--no-instructions",
+	}, s.cfg.InitArgs...)
+	cmd := exec.CommandContext(ctx, s.program("initdb"), args...)
+	cmd.Dir = scratch
+	cmd.Env = serverEnvironment()
+	account.apply(cmd)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w\n%s", err, strings.TrimSpace(string(out)))
+	}
+	if err := os.Remove(s.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("data folder %s is not empty and holds no cluster: %w", s.dir, err)
+	}
+	if err := os.Rename(data, s.dir); err != nil {
+		return fmt.Errorf("move the new cluster: %w", err)
+	}
+	return nil
+}
+
+// checkVersion refuses a cluster that another major version made.
+func (s *Server) checkVersion() error {
+	text, err := os.ReadFile(filepath.Join(s.dir, "PG_VERSION"))
+	if err != nil {
+		return fmt.Errorf("read version of the cluster: %w", err)
+	}
+	v := strings.TrimSpace(string(text))
+	if v == strconv.Itoa(s.cfg.Binaries.Version) {
+		return nil
+	}
+	return fmt.Errorf("the cluster in %s was made by PostgreSQL %s, the binaries in %s are version %s; name the folder of the right ones in SLUICE_PG_BIN, or delete the cluster with `sluice stop --no-backup`",
+		s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full)
+}
+
+// writeSettings replaces postgresql.conf; ALTER SYSTEM writes to another file
+// and wins.
+func (s *Server) writeSettings(account *account) error {
+	all := map[string]string{"port": strconv.Itoa(s.cfg.Port)}
+	for k, v := range defaultSettings {
+		all[k] = v
+	}
+	for k, v := range s.cfg.Settings {
+		all[k] = v
+	}
+	if runtime.GOOS == "windows" {
+		delete(all, "dynamic_shared_memory_type")
+		delete(all, "unix_socket_directories")
+	}
+	var b strings.Builder
+	b.WriteString("# Written by Sluice at every start. Use [db.settings] in supabase/config.toml.\n")
+	keys := make([]string, 0, len(all))
+	for k := range all {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		fmt.Fprintf(&b, "%s = '%s'\n", k, strings.ReplaceAll(all[k], "'", "''"))
+	}
+	file := filepath.Join(s.dir, "postgresql.conf")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return give(file, account)
+}
+
+// serverEnvironment leaves PG* variables of the user's shell out.
+func serverEnvironment() []string {
+	return append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "LC_") || strings.HasPrefix(kv, "LANG")
+	}), "LC_ALL=C")
+}
+
+// launch starts the postmaster and waits until it says that it is ready.
+func (s *Server) launch(ctx context.Context, account *account) error {
+	logFile, err := os.OpenFile(s.cfg.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the server's log: %w", err)
+	}
+	defer logFile.Close()
+	from, _ := logFile.Seek(0, io.SeekEnd) // 0 on failure: the error shows more
+	cmd := exec.Command(s.program("postgres"), "-D", s.dir)
+	cmd.Dir = s.dir
+	cmd.Env = serverEnvironment()
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	account.apply(cmd)
+	if s.proc, err = startProcess(cmd); err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	if err := s.waitReady(ctx, from); err != nil {
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = s.Stop(stopCtx)
+		return err
+	}
+	s.cfg.Logger.Info("PostgreSQL runs", "version", s.cfg.Binaries.Full, "port", s.cfg.Port, "pid", cmd.Process.Pid)
+	return nil
+}
+
+// pollEvery is how often the status line of postmaster.pid is read. The server
+// tells nobody when it is ready.
+const pollEvery = 2 * time.Millisecond
+
+func (s *Server) waitReady(ctx context.Context, logFrom int64) error {
+	start := time.Now()
+	deadline := time.NewTimer(s.cfg.StartTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	said := false
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.proc.done:
+			return fmt.Errorf("PostgreSQL ended while it started:\n%s", lastLines(s.cfg.LogFile, logFrom))
+		case <-deadline.C:
+			return fmt.Errorf("PostgreSQL is not ready after %s:\n%s", s.cfg.StartTimeout, lastLines(s.cfg.LogFile, logFrom))
+		case <-tick.C:
+		}
+		if p, err := readPidFile(s.dir); err == nil && p.pid == s.proc.pid && p.status == "ready" {
+			return nil
+		}
+		if !said && time.Since(start) > 2*time.Second {
+			said = true
+			s.cfg.Progress("PostgreSQL is recovering after an unclean end...")
+		}
+	}
+}
+
+// lastLines returns the end of what the server logged since an offset.
+func lastLines(file string, from int64) string {
+	const limit = 4096
+	f, err := os.Open(file)
+	if err != nil {
+		return "(no log: " + err.Error() + ")"
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.Size()-from > limit {
+		from = fi.Size() - limit
+	}
+	text, _ := io.ReadAll(io.NewSectionReader(f, from, limit)) // what could be read
+	return strings.TrimSpace(string(text)) + "\n(log: " + file + ")"
+}
+
+// Stop ends the server: a fast shutdown with a checkpoint, an immediate one when
+// ctx ends first. It returns after the process has ended. Stopping what does
+// not run is no error.
+func (s *Server) Stop(ctx context.Context) error {
+	if s.proc == nil || s.proc.ended() {
+		return nil
+	}
+	return s.proc.stop(ctx)
+}
+
+// Remove deletes a cluster that does not run, wherever it lives.
+func Remove(dataDir string) error {
+	dir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return fmt.Errorf("resolve data folder: %w", err)
+	}
+	if elsewhere, err := readPlace(dir); err == nil && elsewhere != "" {
+		if err := os.RemoveAll(elsewhere); err != nil {
+			return fmt.Errorf("delete cluster: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("delete cluster: %w", err)
+	}
+	return nil
+}
