@@ -25,6 +25,16 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 )
 
+// Causes of refused tokens, asked with errors.Is on a *Refusal: a service that
+// answers in its own format tells them apart.
+var (
+	ErrTokenExpired   = errors.New("token has expired")
+	ErrTokenClaims    = errors.New("token lacks a claim or has one of the wrong type")
+	ErrTokenSignature = errors.New("token signature does not match")
+	ErrTokenKey       = errors.New("token names no key of this project")
+	ErrTokenForm      = errors.New("token is not a JWT")
+)
+
 // Log keys. A package that logs one of these things uses the constant, so that
 // one grep finds every line about a connection or a table.
 const (
