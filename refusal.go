@@ -80,6 +80,7 @@ const (
 	CodeNotServed       Code = "NotServed"
 	CodeMethodNotServed Code = "MethodNotServed"
 	CodeBodyTooLarge    Code = "BodyTooLarge"
+	CodeURLTooLong      Code = "URLTooLong"
 	CodeInternal        Code = "InternalError"
 
 	// socket and channel
@@ -143,6 +144,9 @@ var refusals = map[Code]Refusal{
 	CodeBodyTooLarge: {Status: http.StatusRequestEntityTooLarge,
 		Text:   "The request body is too large",
 		Remedy: "Send less at once; the limits stand in docs/config.md."},
+	CodeURLTooLong: {Status: http.StatusRequestURITooLong,
+		Text:   "The URL is too long",
+		Remedy: "Use fewer or shorter filters, or a function called with POST."},
 	CodeInternal: {Status: http.StatusInternalServerError,
 		Text:   "Something went wrong inside Sluice",
 		Remedy: "The log has a line with this request's id; please report it."},

@@ -119,8 +119,8 @@ type Identity struct {
 	// "bearer"), for logs.
 	Key      KeyKind
 	KeyPlace string
-	// Bearer is the user token as sent, empty if there was none or if it was
-	// only an API key repeated.
+	// Bearer is the JWT of the Authorization header as sent; empty if there was
+	// none or an opaque API key stood in its place.
 	Bearer Secret
 	// BearerErr tells why Bearer did not verify. Claims is then the key's
 	// identity, which a service must not use in its place: it answers the
