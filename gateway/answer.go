@@ -1,13 +1,10 @@
 package gateway
 
 import (
-	"bufio"
 	"encoding/json"
-	"net"
 	"net/http"
+	"regexp"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/sluice-dev/sluice"
 )
@@ -23,6 +20,11 @@ type refusalBody struct {
 
 // refuse answers with the refusal and notes its code for the log.
 func (s *Server) refuse(rec *recorder, r *sluice.Refusal) {
+	s.noteRefusal(rec, r)
+	writeJSON(rec, r.Status, refusalBody{r.Text, r.Text, r.Code, r.Remedy})
+}
+
+func (s *Server) noteRefusal(rec *recorder, r *sluice.Refusal) {
 	rec.refused = r.Code
 	if r.Cause != nil {
 		s.log.Debug("refused", sluice.LogRequest, rec.id, sluice.LogCode, r.Code, sluice.LogError, r.Cause)
@@ -30,7 +32,6 @@ func (s *Server) refuse(rec *recorder, r *sluice.Refusal) {
 	h := rec.Header()
 	h.Set(sluice.HeaderRefusedBy, "gateway")
 	h.Set(sluice.HeaderCode, string(r.Code))
-	writeJSON(rec, r.Status, refusalBody{r.Text, r.Text, r.Code, r.Remedy})
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
@@ -38,88 +39,75 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	if err != nil { // structs of strings
 		status, text = http.StatusInternalServerError, []byte(`{"message":"Internal Server Error"}`)
 	}
+	w.Header().Del("Content-Encoding") // of a service that did not get to its answer
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // a client that is gone needs no answer
 }
 
+// strictTexts are the words of a self-hosted stack's gateway, which people and
+// scripts look for.
+var strictTexts = map[sluice.Code]string{
+	sluice.CodeMissingAPIKey:   "No API key found in request",
+	sluice.CodeInvalidAPIKey:   "Invalid authentication credentials",
+	sluice.CodeDuplicateAPIKey: "Duplicate API key found",
+}
+
+// asStrict words a refused key as a self-hosted gateway does; our own text goes
+// before the remedy.
+func asStrict(r *sluice.Refusal) *sluice.Refusal {
+	text, ok := strictTexts[r.Code]
+	if !ok {
+		return r
+	}
+	return r.WithText("%s", text).WithRemedy("%s. %s", r.Text, r.Remedy)
+}
+
 // diagnosis is the answer to a plain GET of the socket's URL: what an upgrade
-// would meet.
+// would meet, and why.
 type diagnosis struct {
-	Message  string         `json:"message"`
-	Code     sluice.Code    `json:"code"`
-	Hint     string         `json:"hint"`
-	Key      sluice.KeyKind `json:"key"`
-	KeyPlace string         `json:"key_place,omitempty"`
+	refusalBody
+	Key      sluice.KeyKind `json:"key"`                 // by its form when it is not valid
+	KeyPlace string         `json:"key_place,omitempty"` // header, query or bearer
+	KeyShown string         `json:"key_shown,omitempty"` // redacted
+	KeyValid bool           `json:"key_valid"`
 	Role     string         `json:"role,omitempty"`
 	Vsn      string         `json:"vsn"`
+	VsnValid bool           `json:"vsn_valid"`
 	Upgrade  string         `json:"upgrade"` // the status that an upgrade would get
 }
 
 // diagnose answers a request for the socket that asks for no upgrade.
-func (s *Server) diagnose(rec *recorder, r *http.Request, id sluice.Identity, refusal *sluice.Refusal) {
+func (s *Server) diagnose(rec *recorder, r *http.Request, refusal *sluice.Refusal) {
+	id := rec.identity
 	vsn := r.URL.Query().Get("vsn")
-	d := diagnosis{Key: id.Key, KeyPlace: id.KeyPlace, Role: id.KeyClaims.Role, Vsn: vsn, Upgrade: "101"}
+	d := diagnosis{
+		Key: id.Key, KeyPlace: id.KeyPlace, KeyShown: rec.shown, KeyValid: refusal == nil,
+		Role: id.KeyClaims.Role, Vsn: vsn, VsnValid: servedVsn(vsn), Upgrade: "101",
+	}
 	if vsn == "" {
 		d.Vsn = "1.0.0 (default)"
 	}
 	why := sluice.Refuse(sluice.CodeUpgradeRequired)
-	switch {
+	switch { // in the order in which an upgrade would be refused
+	case !d.VsnValid:
+		why = sluice.Refuse(sluice.CodeUnsupportedVersion)
+		d.Upgrade = strconv.Itoa(why.Status)
 	case refusal != nil:
 		why = refusal
 		d.Upgrade = strconv.Itoa(refusal.Status)
 		if s.cfg.Explain {
-			d.Upgrade = "101, every join is answered with this reason"
+			d.Upgrade = "101, and every join is answered with this reason"
 		}
-	case vsn != "" && !strings.HasPrefix(vsn, "1.0.") && !strings.HasPrefix(vsn, "2.0."):
-		why = sluice.Refuse(sluice.CodeUnsupportedVersion)
-		d.Upgrade = "403"
 	}
-	d.Message, d.Code, d.Hint = why.Text, why.Code, why.Remedy
-	rec.refused = why.Code
-	rec.Header().Set(sluice.HeaderRefusedBy, "gateway")
-	rec.Header().Set(sluice.HeaderCode, string(why.Code))
+	d.refusalBody = refusalBody{why.Text, why.Text, why.Code, why.Remedy}
+	s.noteRefusal(rec, why)
 	writeJSON(rec, why.Status, d)
 }
 
-// recorder notes what the access log tells.
-type recorder struct {
-	http.ResponseWriter
-	start    time.Time
-	id       string
-	service  string
-	identity sluice.Identity
-	refused  sluice.Code
-	status   int
-	bytes    int64
-	hijacked bool
-}
+var semver = regexp.MustCompile(`^[12]\.0\.(0|[1-9][0-9]{0,26})$`)
 
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && status >= 200 {
-		r.status = status
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap serves http.ResponseController.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// Hijack hands the connection to the WebSocket library.
-func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, rw, err := http.NewResponseController(r.ResponseWriter).Hijack()
-	if err == nil {
-		r.hijacked, r.status = true, http.StatusSwitchingProtocols
-	}
-	return c, rw, err
-}
+// servedVsn is Realtime's rule: a whole semantic version in 1.0.x or 2.0.x, or
+// none.
+func servedVsn(vsn string) bool { return vsn == "" || semver.MatchString(vsn) }

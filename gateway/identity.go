@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -15,88 +13,135 @@ import (
 // anonymous is who a request without a key acts as.
 var anonymous = sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}
 
+// keyOther is the kind of a value that has the form of no API key.
+const keyOther sluice.KeyKind = "other"
+
 // identify resolves the API key and the bearer token of a request, the same way
 // on every route. A key is looked for in header apikey, query apikey, then
-// Authorization: Bearer sb_…; x-api-key from outside counts for nothing. A
-// refusal is about the key; a bad bearer token is left to the service, which
-// answers it in its own format.
-func (s *Server) identify(r *http.Request, rt route, rest string) (sluice.Identity, *sluice.Refusal) {
-	r.Header.Del("X-Api-Key")
-	id := sluice.Identity{Key: sluice.KeyNone, Claims: anonymous, RequestID: r.Header.Get("X-Request-Id")}
-	bearer := bearerOf(r.Header)
+// Authorization: Bearer sb_…; x-api-key from outside counts for nothing, and on
+// a socket neither does a user's token. A refusal is about the key and leaves
+// nobody in the identity; a bad bearer token is left to the service, which
+// answers it in its own format. shown is the key, redacted.
+func (s *Server) identify(r *http.Request, rt route, rest string) (id sluice.Identity, shown string, _ *sluice.Refusal) {
+	id = sluice.Identity{Key: sluice.KeyNone, RequestID: r.Header.Get("X-Request-Id")}
+	bearer, hasBearer := bearerOf(r.Header)
+	socket := rt.isSocket(rest)
+	open := openPath(rt, rest)
+
 	key, place, refusal := findKey(r, bearer)
-	if refusal != nil {
-		return id, refusal
-	}
-	if token.IsOpaque(bearer) {
-		bearer = ""
-	}
-	socket := rt.service == "realtime" && isSocket(rest)
-	if key == "" {
-		if !openPath(rt, rest) && (socket || s.cfg.Strict && r.Method != http.MethodOptions) {
-			return id, missing(r, socket)
-		}
-	} else {
+	switch {
+	case refusal != nil:
 		id.KeyPlace = place
+	case key != "":
+		id.KeyPlace, shown = place, sluice.RedactKey(strings.TrimSpace(key))
 		found, err := s.cfg.Keys.ResolveKey(key)
-		if err != nil {
-			return id, keyRefusal(err, place)
+		if err == nil {
+			id.Key, id.KeyClaims, id.Claims = found.Kind, found.Claims, found.Claims
+			break
 		}
-		id.Key, id.KeyClaims, id.Claims = found.Kind, found.Claims, found.Claims
+		id.Key, refusal = kindOf(key), keyRefusal(err, place)
+	case socket, s.cfg.Strict && !open && r.Method != http.MethodOptions:
+		refusal = missing(r, socket)
 	}
-	if bearer == "" || socket {
-		return id, nil
+	if refusal != nil && !open {
+		if s.cfg.Strict && !socket {
+			refusal = asStrict(refusal)
+		}
+		return id, shown, refusal
+	}
+	if id.Claims.IsZero() {
+		id.Claims = anonymous
+	}
+	if socket || !hasBearer || token.IsOpaque(bearer) {
+		return id, shown, nil
 	}
 	id.Bearer = sluice.Secret(bearer)
-	claims, err := s.cfg.Keys.VerifyBearer(bearer)
+	claims, err := s.verifyBearer(bearer, rt.rules)
 	if err != nil {
-		var refused *sluice.Refusal
-		if !errors.As(err, &refused) {
-			refused = sluice.Refuse(sluice.CodeInternal).WithCause(err)
-		}
-		id.BearerErr = refused
-		return id, nil
+		id.BearerErr = err
+	} else {
+		id.Claims = claims
 	}
-	id.Claims = claims
-	return id, nil
+	return id, shown, nil
+}
+
+func (s *Server) verifyBearer(bearer string, rules token.Rules) (sluice.Claims, *sluice.Refusal) {
+	if bearer == "" {
+		return sluice.Claims{}, sluice.Refuse(sluice.CodeMalformedJWT).
+			WithText("Empty JWT is sent in Authorization header").WithCause(sluice.ErrTokenForm)
+	}
+	claims, err := s.cfg.Keys.VerifyBearer(bearer, rules)
+	if err == nil {
+		return claims, nil
+	}
+	var refused *sluice.Refusal
+	if !errors.As(err, &refused) {
+		refused = sluice.Refuse(sluice.CodeInternal).WithCause(err)
+	}
+	return sluice.Claims{}, refused
 }
 
 // bearerOf returns the token of an Authorization header with scheme Bearer.
-func bearerOf(h http.Header) string {
+func bearerOf(h http.Header) (tok string, ok bool) {
 	scheme, tok, _ := strings.Cut(strings.TrimSpace(h.Get("Authorization")), " ")
 	if !strings.EqualFold(scheme, "bearer") {
-		return ""
+		return "", false
 	}
-	return strings.TrimSpace(tok)
+	return strings.TrimSpace(tok), true
 }
 
-// findKey returns the first API key and where it stood.
+// findKey returns the first API key and where it stood. Two different ones in
+// one place are refused: which of them counts would be chance.
 func findKey(r *http.Request, bearer string) (key, place string, refusal *sluice.Refusal) {
-	for _, p := range []struct {
-		place  string
-		values []string
-	}{{"header", r.Header.Values("Apikey")}, {"query", r.URL.Query()["apikey"]}} {
-		for _, v := range p.values {
-			switch {
-			case strings.TrimSpace(v) == "" || key == v:
-			case key == "":
-				key, place = v, p.place
-			case place == p.place:
-				return "", "", sluice.Refuse(sluice.CodeDuplicateAPIKey).WithText("The request carries two different API keys in its %s", place)
-			}
-		}
-		if key != "" {
-			return key, place, nil
-		}
+	key, twice := single(r.Header.Values("Apikey"))
+	place = "header"
+	if key == "" && !twice && r.URL.RawQuery != "" {
+		key, twice = single(r.URL.Query()["apikey"])
+		place = "query"
 	}
-	if token.IsOpaque(bearer) {
+	switch {
+	case twice:
+		return "", place, sluice.Refuse(sluice.CodeDuplicateAPIKey).WithText("The request carries two different API keys in its %s", place)
+	case key != "":
+		return key, place, nil
+	case token.IsOpaque(bearer):
 		return bearer, "bearer", nil
 	}
 	return "", "", nil
 }
 
+// single returns the one value of a header or parameter that may stand there
+// several times; proxies join repeated headers with commas, which no key holds.
+func single(values []string) (value string, twice bool) {
+	for _, list := range values {
+		for v := range strings.SplitSeq(list, ",") {
+			switch v = strings.TrimSpace(v); {
+			case v == "" || v == value:
+			case value != "":
+				return "", true
+			default:
+				value = v
+			}
+		}
+	}
+	return value, false
+}
+
+// kindOf tells the kind of a refused key by its form.
+func kindOf(key string) sluice.KeyKind {
+	switch key = strings.TrimSpace(key); {
+	case strings.HasPrefix(key, "sb_publishable_"):
+		return sluice.KeyPublishable
+	case strings.HasPrefix(key, "sb_secret_"):
+		return sluice.KeySecret
+	case looksLikeKey(key):
+		return sluice.KeyJWT
+	}
+	return keyOther
+}
+
 // misplaced are query parameters and headers where keys are put by mistake.
-var misplaced = []string{"key", "api_key", "api-key", "token", "access_token", "anon_key", "publishable_key"}
+var misplaced = []string{"x-api-key", "key", "api_key", "api-key", "token", "access_token", "anon_key", "publishable_key"}
 
 // missing refuses a request without a key; when something that looks like one
 // stands elsewhere, it says where.
@@ -111,10 +156,10 @@ func missing(r *http.Request, socket bool) *sluice.Refusal {
 			return refusal.WithRemedy("The header %s holds what looks like a key; its name must be apikey.", name)
 		}
 	}
-	if socket {
+	if bearer, _ := bearerOf(r.Header); socket {
 		switch {
-		case looksLikeKey(bearerOf(r.Header)):
-			return refusal.WithRemedy("The key stands in the Authorization header, which a socket does not read: send it as query parameter apikey.")
+		case looksLikeKey(bearer):
+			return refusal.WithRemedy("The Authorization header holds a token, which a socket does not read: send the project's key as query parameter apikey.")
 		case r.Header.Get("Sec-Websocket-Protocol") != "":
 			return refusal.WithRemedy("A sub-protocol is not read as a key: send it as query parameter apikey.")
 		}
@@ -141,40 +186,16 @@ func keyRefusal(err error, place string) *sluice.Refusal {
 	return r
 }
 
-// openPath tells the routes that browsers open without any header.
+// openPath tells the routes that browsers open without any header. What stands
+// in a key's place there is not looked at.
 func openPath(rt route, rest string) bool {
 	if rt.service != "auth" {
 		return rt.service == "realtime" && (rest == "/api/ping" || rest == "/healthcheck")
 	}
-	for _, p := range []string{"/verify", "/callback", "/authorize", "/health", "/.well-known/", "/sso/saml/", "/oauth/authorize"} {
-		if rest == strings.TrimSuffix(p, "/") || rest == p || strings.HasPrefix(rest, strings.TrimSuffix(p, "/")+"/") {
+	for _, p := range []string{"/verify", "/callback", "/authorize", "/health", "/.well-known", "/sso/saml", "/oauth/authorize"} {
+		if behind, ok := strings.CutPrefix(rest, p); ok && (behind == "" || behind[0] == '/') {
 			return true
 		}
 	}
 	return false
-}
-
-// requestID takes over a sane id from outside, so that logs of several hops
-// agree, or makes one. The service finds it in the request's header.
-func requestID(r *http.Request) string {
-	id := r.Header.Get("X-Request-Id")
-	if !saneID(id) {
-		var b [12]byte
-		_, _ = rand.Read(b[:]) // never fails
-		id = base64.RawURLEncoding.EncodeToString(b[:])
-		r.Header.Set("X-Request-Id", id)
-	}
-	return id
-}
-
-func saneID(s string) bool {
-	if len(s) < 8 || len(s) > 64 {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if !(c == '-' || c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
-			return false
-		}
-	}
-	return true
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -26,8 +27,12 @@ type Config struct {
 	// Auth, REST and Realtime serve /auth/v1, /rest/v1 and /realtime/v1; the
 	// prefix is taken off. A nil one answers 501.
 	Auth, REST, Realtime http.Handler
-	// Extra are further path prefixes, without keys.
+	// Extra are further path prefixes, without keys. Each starts with a slash;
+	// "/" takes whatever no other route does.
 	Extra map[string]http.Handler
+	// Ready answers the health probe /rest-admin/v1/ready: nil once REST can
+	// serve. Default: always ready.
+	Ready func(context.Context) error
 	// Explain accepts a socket whose key is refused, so that its joins can be
 	// answered with the reason. For development: a browser shows no status of a
 	// refused upgrade.
@@ -43,12 +48,10 @@ type Config struct {
 	ShutdownTimeout time.Duration
 }
 
-// Limits that no client comes near. Cookies of localhost go to every port, so
-// headers need room.
+// Limits that no client comes near: the longest URL beside 32 KB of cookies.
 const (
-	maxHeaderBytes = 64 << 10
+	maxHeaderBytes = 96 << 10
 	maxURLBytes    = 48 << 10
-	largeCookie    = 8 << 10
 )
 
 // Server is the gateway.
@@ -56,15 +59,23 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	routes []route // longest prefix first
+
+	cookieWarned atomic.Int64 // when, as Unix nanoseconds
 }
 
 // route is one row of the table of paths.
 type route struct {
 	prefix  string // without trailing slash
-	service string // for texts and logs
+	service string // for texts
 	handler http.Handler
+	rules   token.Rules // what the service asks of a bearer token
 	maxBody int64
 	open    bool // no API key is looked at
+}
+
+// isSocket reports whether the path behind the prefix is Realtime's WebSocket.
+func (rt route) isSocket(rest string) bool {
+	return rt.service == "realtime" && (rest == "/websocket" || rest == "/socket/websocket")
 }
 
 // New checks cfg and the table of routes: two routes on one path are an error,
@@ -81,15 +92,23 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger}
 	s.routes = []route{
-		{prefix: "/auth/v1", service: "auth", handler: cfg.Auth, maxBody: 2 << 20},
-		{prefix: "/rest/v1", service: "rest", handler: cfg.REST, maxBody: cfg.MaxBody},
-		{prefix: "/realtime/v1", service: "realtime", handler: cfg.Realtime, maxBody: 8_000_001},
+		// Auth and Realtime have limits of their own just below, and texts for them.
+		{prefix: "/auth/v1", service: "auth", handler: cfg.Auth, rules: token.AuthRules, maxBody: 2 << 20},
+		{prefix: "/rest/v1", service: "rest", handler: cfg.REST, rules: token.RESTRules, maxBody: cfg.MaxBody},
+		{prefix: "/realtime/v1", service: "realtime", handler: cfg.Realtime, rules: token.RealtimeRules, maxBody: 8_000_001},
+		{prefix: "/rest-admin/v1/ready", service: "rest-admin", handler: http.HandlerFunc(s.ready), open: true},
 		{prefix: "/storage/v1", service: "storage"},
 		{prefix: "/functions/v1", service: "functions"},
 		{prefix: "/graphql/v1", service: "graphql"},
-		{prefix: "/rest-admin/v1/ready", service: "rest-admin", handler: http.HandlerFunc(ready), open: true},
+		{prefix: "/analytics/v1", service: "analytics"},
+		{prefix: "/pooler/v2", service: "pooler"},
+		{prefix: "/pg", service: "pg-meta"},
+		{prefix: "/mcp", service: "mcp"},
 	}
 	for prefix, h := range cfg.Extra {
+		if !strings.HasPrefix(prefix, "/") || h == nil {
+			return nil, fmt.Errorf("gateway: extra route %q needs a handler and a slash in front", prefix)
+		}
 		s.routes = append(s.routes, route{prefix: strings.TrimRight(prefix, "/"), service: "extra", handler: h, open: true})
 	}
 	slices.SortFunc(s.routes, func(a, b route) int {
@@ -107,7 +126,16 @@ func New(cfg Config) (*Server, error) {
 }
 
 // ready answers the health probe that the Supabase CLI sends.
-func ready(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Ready != nil {
+		if err := s.cfg.Ready(r.Context()); err != nil {
+			s.log.Debug("not ready", sluice.LogError, err)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+	}
+	w.WriteHeader(http.StatusOK)
+}
 
 // Run serves until ctx ends, then waits for requests under way. Sockets are
 // Realtime's to close.
@@ -147,7 +175,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// ServeHTTP serves one request: CORS, route, identity, limits, handler, log.
+// ServeHTTP serves one request: CORS, route, limits, identity, handler, log.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w, start: time.Now(), id: requestID(r)}
 	rec.Header().Set("X-Request-Id", rec.id)
@@ -157,6 +185,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		preflight(rec, r)
 		return
 	}
+	s.warnCookies(rec, r)
 	if len(r.RequestURI) > maxURLBytes {
 		s.refuse(rec, sluice.Refuse(sluice.CodeURLTooLong))
 		return
@@ -166,36 +195,37 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(rec, sluice.Refuse(sluice.CodeRouteNotFound))
 		return
 	}
-	rec.service = rt.service
 	if rt.handler == nil {
 		s.refuse(rec, sluice.Refuse(sluice.CodeNotServed).WithText("Sluice does not serve %s (%s)", rt.service, rt.prefix))
 		return
 	}
 	if rt.maxBody > 0 {
-		if r.ContentLength > rt.maxBody {
-			s.refuse(rec, sluice.Refuse(sluice.CodeBodyTooLarge).WithText("The request body has %d bytes, at most %d are taken", r.ContentLength, rt.maxBody))
+		if refusal := limitBody(w, r, rt.maxBody); refusal != nil {
+			s.refuse(rec, refusal)
 			return
 		}
-		r.Body = http.MaxBytesReader(rec, r.Body, rt.maxBody)
 	}
 	ctx := r.Context()
 	if !rt.open {
-		id, refusal := s.identify(r, rt, rest)
-		rec.identity = id
-		socket := rt.service == "realtime" && isSocket(rest)
+		id, shown, refusal := s.identify(r, rt, rest)
+		rec.identity, rec.shown = id, shown
+		socket := rt.isSocket(rest)
 		switch {
 		case socket && !wantsUpgrade(r):
-			s.diagnose(rec, r, id, refusal)
+			s.diagnose(rec, r, refusal)
 			return
 		case socket && refusal != nil && s.cfg.Explain:
-			id.Refusal = refusal
-			rec.identity, rec.refused = id, refusal.Code
+			id.Refusal, rec.refused = refusal, refusal.Code
 		case refusal != nil:
+			if s.cfg.Strict && refusal.Status == http.StatusUnauthorized {
+				rec.Header().Set("WWW-Authenticate", `Key realm="sluice"`)
+			}
 			s.refuse(rec, refusal)
 			return
 		}
 		ctx = sluice.WithIdentity(ctx, id)
 	}
+	r.Header.Del("X-Api-Key") // a service that reads it would take it before the resolved key
 	rt.handler.ServeHTTP(rec, stripped(r.WithContext(ctx), rest))
 }
 
@@ -225,22 +255,23 @@ func stripped(r *http.Request, escaped string) *http.Request {
 	return r
 }
 
-func isSocket(rest string) bool { return rest == "/websocket" || rest == "/socket/websocket" }
-
 func wantsUpgrade(r *http.Request) bool {
 	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
-// finish recovers from bugs and writes the access log.
+// finish writes the access log and recovers from bugs: an answer that has begun
+// is cut off, so that nobody takes it for whole.
 func (s *Server) finish(rec *recorder, r *http.Request) {
-	if p := recover(); p != nil {
-		if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
-			panic(p)
-		}
+	p := recover()
+	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 		s.log.Error("panic in a request", sluice.LogRequest, rec.id, "panic", p, "stack", string(debug.Stack()))
-		if rec.status == 0 && !rec.hijacked {
+		if rec.status == 0 {
 			s.refuse(rec, sluice.Refuse(sluice.CodeInternal))
+			p = nil
 		}
 	}
 	s.logAccess(rec, r)
+	if p != nil {
+		panic(http.ErrAbortHandler)
+	}
 }

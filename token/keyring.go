@@ -62,8 +62,10 @@ type Keyring struct {
 }
 
 type cached struct {
-	claims sluice.Claims
-	hasExp bool
+	claims              sluice.Claims
+	hasExp              bool
+	issuedAt, notBefore time.Time
+	badNotBefore        bool // nbf is no number
 }
 
 // maxCached bounds the cache; past it an arbitrary half is dropped.

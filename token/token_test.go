@@ -147,8 +147,44 @@ func TestVerifyRefusals(t *testing.T) {
 	if c, err := k.Verify(hs(good("exp", float64(now.Unix())+60.7, "iat", 1.5))); err != nil || c.ExpiresAt.Unix() != now.Unix()+60 {
 		t.Errorf("fractional times: %v, %v", c.ExpiresAt, err)
 	}
-	if c, err := k.VerifyBearer(hs(good("role", nil))); err != nil || c.Role != "anon" {
+	if c, err := k.VerifyBearer(hs(good("role", nil)), token.AuthRules); err != nil || c.Role != "anon" {
 		t.Errorf("VerifyBearer without role: %+v, %v", c, err)
+	}
+}
+
+func TestVerifyBearerRules(t *testing.T) {
+	t.Parallel()
+	k := ring(t, nil)
+	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	for name, tt := range map[string]struct {
+		rules token.Rules
+		c     claims
+		text  string // empty: accepted
+	}{
+		"REST takes 29 s behind exp":   {token.RESTRules, good("exp", at(-29*time.Second)), ""},
+		"REST refuses 30 s behind exp": {token.RESTRules, good("exp", at(-30*time.Second)), "Token has expired 30 seconds ago"},
+		"Auth refuses at exp":          {token.AuthRules, good("exp", at(0)), "Token has expired 0 seconds ago"},
+		"nbf within the leeway":        {token.RESTRules, good("nbf", at(30*time.Second)), ""},
+		"nbf beyond the leeway":        {token.RESTRules, good("nbf", at(31*time.Second)), "JWT not yet valid"},
+		"nbf a word":                   {token.RESTRules, good("nbf", "soon"), "The JWT 'nbf' claim must be a number"},
+		"nbf of Realtime":              {token.RealtimeRules, good("nbf", "soon"), ""},
+		"iat beyond the leeway":        {token.RESTRules, good("iat", at(31*time.Second)), "JWT issued at future"},
+		"iat of Realtime":              {token.RealtimeRules, good("iat", at(time.Hour)), ""},
+		"no exp":                       {token.RESTRules, good("exp", nil), "`exp`"},
+		"role a number":                {token.RESTRules, good("role", 1), "'role' claim must be a string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok := sign(t, jwt.SigningMethodHS256, secret, "", tt.c)
+			for range 2 { // from the cache the second time
+				_, err := k.VerifyBearer(tok, tt.rules)
+				if tt.text != "" {
+					wantRefusal(t, err, sluice.CodeInvalidJWTToken, tt.text)
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }
 

@@ -19,58 +19,109 @@ import (
 // maxToken bounds a token in bytes: what fits into a request line with room.
 const maxToken = 16 << 10
 
-// Verify returns the claims of a JWT that holds role and exp, the rule of
-// Realtime. The error is a *sluice.Refusal with the text that a join's reply
-// carries; for an expired token errors.Is(err, sluice.ErrTokenExpired).
-func (k *Keyring) Verify(tok string) (sluice.Claims, error) { return k.verify(tok, true) }
+// Rules are what a service asks of a token beyond its form, its signature and
+// the types of its claims. exp is always required.
+type Rules struct {
+	// Role: the role claim is required. Without this rule a token that has none
+	// acts as anon.
+	Role bool
+	// Leeway is added to the times in the token's favour.
+	Leeway time.Duration
+	// NotBefore: nbf and iat, where present, must be numbers and not in the
+	// future.
+	NotBefore bool
+}
 
-// VerifyBearer is Verify for REST and Auth: a token without role acts as anon.
-func (k *Keyring) VerifyBearer(tok string) (sluice.Claims, error) { return k.verify(tok, false) }
+// The services' own rules, as in the originals.
+var (
+	RealtimeRules = Rules{Role: true}
+	AuthRules     = Rules{}
+	RESTRules     = Rules{Leeway: 30 * time.Second, NotBefore: true}
+)
 
-func (k *Keyring) verify(tok string, needRole bool) (sluice.Claims, error) {
-	tok = clean(tok)
-	if len(tok) > maxToken {
-		return sluice.Claims{}, malformed("longer than %d bytes", maxToken)
-	}
-	sum := sha256.Sum256([]byte(tok))
-	k.mu.Lock()
-	c, hit := k.cache[sum]
-	k.mu.Unlock()
-	if !hit {
-		var err error
-		if c, err = k.parse(tok); err != nil {
-			return sluice.Claims{}, err
-		}
-		k.mu.Lock()
-		if len(k.cache) >= maxCached {
-			n := 0
-			for key := range k.cache { // Go's order of a map is arbitrary
-				delete(k.cache, key)
-				if n++; n >= maxCached/2 {
-					break
-				}
-			}
-		}
-		k.cache[sum] = c
-		k.mu.Unlock()
+// Verify returns the claims of a JWT under RealtimeRules. The error is a
+// *sluice.Refusal with the text that a join's reply carries; for an expired
+// token errors.Is(err, sluice.ErrTokenExpired).
+func (k *Keyring) Verify(tok string) (sluice.Claims, error) {
+	return k.VerifyBearer(tok, RealtimeRules)
+}
+
+// VerifyBearer is Verify under other rules. A claim that breaks them refuses the
+// token with cause sluice.ErrTokenClaims and PostgREST's text.
+func (k *Keyring) VerifyBearer(tok string, rules Rules) (sluice.Claims, error) {
+	c, err := k.signed(tok)
+	if err != nil {
+		return sluice.Claims{}, err
 	}
 	claims := c.claims
 	now := k.now()
 	switch {
-	case c.hasExp && !claims.ExpiresAt.After(now):
+	case c.hasExp && !claims.ExpiresAt.Add(rules.Leeway).After(now):
 		return sluice.Claims{}, sluice.Refuse(sluice.CodeInvalidJWTToken).
 			WithText("Token has expired %d seconds ago", int64(now.Sub(claims.ExpiresAt)/time.Second)).
 			WithCause(sluice.ErrTokenExpired)
-	case !c.hasExp, needRole && claims.Role == "":
+	case !c.hasExp, rules.Role && claims.Role == "":
 		return sluice.Claims{}, sluice.Refuse(sluice.CodeInvalidJWTToken).
 			WithText("Fields `role` and `exp` are required in JWT").
 			WithRemedy("Issue tokens with both claims; role names the PostgreSQL role.").
 			WithCause(sluice.ErrTokenClaims)
+	case rules.NotBefore && c.badNotBefore:
+		return sluice.Claims{}, notANumber("nbf")
+	case rules.NotBefore && c.notBefore.Add(-rules.Leeway).After(now):
+		return sluice.Claims{}, early("JWT not yet valid")
+	case rules.NotBefore && c.issuedAt.Add(-rules.Leeway).After(now):
+		return sluice.Claims{}, early("JWT issued at future")
 	}
 	if claims.Role == "" {
 		claims.Role = "anon"
 	}
 	return claims, nil
+}
+
+func early(text string) error {
+	return sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("%s", text).
+		WithRemedy("Check the clocks of this machine and of the one that issued the token.").
+		WithCause(sluice.ErrTokenClaims)
+}
+
+func notANumber(claim string) error {
+	return sluice.Refuse(sluice.CodeInvalidJWTToken).
+		WithText("The JWT '%s' claim must be a number", claim).
+		WithRemedy("Issue tokens whose times are numbers of seconds since 1970.").
+		WithCause(sluice.ErrTokenClaims)
+}
+
+// signed returns the claims of a token whose form, signature and types are
+// right, from the cache if it was seen before. Times are the caller's.
+func (k *Keyring) signed(tok string) (cached, error) {
+	tok = clean(tok)
+	if len(tok) > maxToken {
+		return cached{}, malformed("longer than %d bytes", maxToken)
+	}
+	sum := sha256.Sum256([]byte(tok))
+	k.mu.Lock()
+	c, hit := k.cache[sum]
+	k.mu.Unlock()
+	if hit {
+		return c, nil
+	}
+	c, err := k.parse(tok)
+	if err != nil {
+		return cached{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.cache) >= maxCached {
+		n := 0
+		for key := range k.cache { // Go's order of a map is arbitrary
+			delete(k.cache, key)
+			if n++; n >= maxCached/2 {
+				break
+			}
+		}
+	}
+	k.cache[sum] = c
+	return c, nil
 }
 
 // clean undoes what copying into URLs and files does to a token: percent
@@ -120,6 +171,9 @@ func (k *Keyring) parse(tok string) (cached, error) {
 	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
 	if err != nil {
 		return cached{}, malformed("signature: %w", err)
+	}
+	if h.Alg == "Ed25519" { // RFC 9864's name for the only curve that EdDSA has here
+		h.Alg = "EdDSA"
 	}
 	keys, err := k.keysFor(h)
 	if err != nil {
@@ -193,22 +247,23 @@ func noSigner(kid *string) error {
 // readClaims picks the claims that Sluice itself needs.
 func readClaims(m map[string]json.RawMessage, text json.RawMessage) (cached, error) {
 	c := cached{claims: sluice.Claims{JSON: text}}
-	for _, name := range []string{"exp", "iat"} {
-		raw, ok := m[name]
+	for _, t := range []struct {
+		name string
+		into *time.Time
+	}{{"exp", &c.claims.ExpiresAt}, {"iat", &c.issuedAt}, {"nbf", &c.notBefore}} {
+		raw, ok := m[t.name]
 		if !ok {
 			continue
 		}
-		var f float64
-		if err := json.Unmarshal(raw, &f); err != nil || string(raw) == "null" {
-			return c, sluice.Refuse(sluice.CodeInvalidJWTToken).
-				WithText("The JWT '%s' claim must be a number", name).
-				WithRemedy("Issue tokens whose times are numbers of seconds since 1970.").
-				WithCause(sluice.ErrTokenClaims)
-		}
-		if name == "exp" {
-			const maxSeconds = 1 << 33 // the year 2242; UnixNano holds it
-			c.hasExp = true
-			c.claims.ExpiresAt = time.Unix(int64(min(max(f, 0), maxSeconds)), 0)
+		at, ok := seconds(raw)
+		switch {
+		case ok:
+			*t.into = at
+			c.hasExp = c.hasExp || t.name == "exp"
+		case t.name == "nbf":
+			c.badNotBefore = true // Realtime does not look at it
+		default:
+			return c, notANumber(t.name)
 		}
 	}
 	for name, into := range map[string]*string{"role": &c.claims.Role, "sub": &c.claims.Subject, "session_id": &c.claims.SessionID} {
@@ -225,4 +280,14 @@ func readClaims(m map[string]json.RawMessage, text json.RawMessage) (cached, err
 		}
 	}
 	return c, nil
+}
+
+// seconds reads a number of seconds since 1970, cut to whole ones.
+func seconds(raw json.RawMessage) (time.Time, bool) {
+	var f float64
+	if string(raw) == "null" || json.Unmarshal(raw, &f) != nil {
+		return time.Time{}, false
+	}
+	const maxSeconds = 1 << 33 // the year 2242; UnixNano holds it
+	return time.Unix(int64(min(max(f, 0), maxSeconds)), 0), true
 }
