@@ -71,7 +71,7 @@ func redactQuery(query string) string {
 // hasSecret looks through two layers of escapes: an address inside an address.
 // Most of what a request carries is told apart without the expression.
 func hasSecret(s string) bool {
-	for range 3 {
+	for depth := range 3 {
 		if !strings.ContainsAny(s, "%+ =@") && !strings.Contains(s, "sb_") && !strings.Contains(s, "ey") {
 			return false
 		}
@@ -80,7 +80,7 @@ func hasSecret(s string) bool {
 		}
 		plain, err := url.QueryUnescape(s)
 		if err != nil {
-			return true // not worth a guess
+			return depth == 0 // what is no escape at all is not worth a guess
 		}
 		if plain == s {
 			return false
