@@ -1,0 +1,195 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
+)
+
+// Keys signs access tokens and publishes what verifies them.
+type Keys interface {
+	// Sign returns a compact JWT over claims with the current signing key.
+	Sign(claims map[string]any) (string, error)
+	// JWKS returns the public keys as a JSON object; symmetric keys are not in it.
+	JWKS() []byte
+}
+
+// Config describes Auth. The zero value of a switch is off; what the Supabase
+// CLI has on by default (EnableSignup, EnableEmail, EmailAutoconfirm,
+// RefreshTokenRotation) is for the caller to set.
+type Config struct {
+	// Pool logs in as supabase_auth_admin, the owner of schema auth. Required.
+	Pool *pg.Pool
+	// Keys is the project's keyring. Required.
+	Keys Keys
+	// Logger receives failures and, at level debug, sign-ins. Required.
+	Logger *slog.Logger
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+	// Version is shown by /health. Default "dev".
+	Version string
+
+	// ExternalURL is the public URL of Auth, such as
+	// http://127.0.0.1:54321/auth/v1. Required.
+	ExternalURL string
+	// Issuer is the claim iss. Default ExternalURL.
+	Issuer string
+	// SiteURL is where links and failed redirects lead.
+	// Default http://127.0.0.1:3000.
+	SiteURL string
+	// Aud is the audience and the role of users. Default "authenticated".
+	Aud string
+	// AdminRoles may use /admin. Default service_role and supabase_admin.
+	AdminRoles []string
+	// JWTExpiry is the life of an access token. Default 1 h, at most 7 days.
+	JWTExpiry time.Duration
+
+	// EnableSignup lets new users in; without it only admins create them.
+	EnableSignup bool
+	// EnableAnonymous lets users in without address or password.
+	EnableAnonymous bool
+	// EnableEmail is the email provider: sign-up and sign-in with it.
+	EnableEmail bool
+	// EmailAutoconfirm takes a new address as confirmed. Without it a sign-up
+	// needs a mail, which this version cannot send: it fails, and stores nothing.
+	EmailAutoconfirm bool
+	// EnablePhone is the phone provider, PhoneAutoconfirm as for email.
+	EnablePhone, PhoneAutoconfirm bool
+
+	// MinPasswordLength in characters of new passwords. Default and minimum 6.
+	MinPasswordLength int
+	// PasswordRequirements names the characters that a new password must have:
+	// "", letters_digits, lower_upper_letters_digits or
+	// lower_upper_letters_digits_symbols.
+	PasswordRequirements string
+	// SecurePasswordChange asks for reauthentication when the session is older
+	// than 24 h; RequireCurrentPassword asks for the old password.
+	SecurePasswordChange, RequireCurrentPassword bool
+
+	// RefreshTokenVersion is the format of new refresh tokens, 1 or 2; both are
+	// accepted. Default 2, which needs no row for each token.
+	RefreshTokenVersion int
+	// RefreshTokenRotation ends the session when a used token comes back.
+	RefreshTokenRotation bool
+	// ReuseInterval is how long a used token is still answered, for tabs and
+	// servers that refresh at once. 0 is none; the Supabase CLI uses 10 s.
+	ReuseInterval time.Duration
+	// SessionTimebox ends a session that long after sign-in, SessionInactivity
+	// that long after its last refresh. 0 is never. Both show at a refresh.
+	SessionTimebox, SessionInactivity time.Duration
+	// SingleSession lets a refresh pass for the user's newest session alone.
+	SingleSession bool
+
+	// RateLimits bounds requests of one address. Off by default, as in the
+	// Supabase CLI's stack.
+	RateLimits RateLimits
+	// TrustedProxies may name the client in X-Forwarded-For. Default none.
+	TrustedProxies []netip.Prefix
+	// RequestTimeout bounds one request. Default 10 s.
+	RequestTimeout time.Duration
+	// HashWorkers bounds the passwords hashed at the same time, HashQueue those
+	// that wait; further ones are refused. Default one for each core, and 512.
+	HashWorkers, HashQueue int
+}
+
+// RateLimits are requests of one address; 0 is no limit. Each allows a burst of
+// 30 and refills evenly.
+type RateLimits struct {
+	SignInSignUp int // in 5 minutes; signup and PUT user, each by itself
+	Token        int // in 5 minutes
+	Anonymous    int // in an hour
+}
+
+const (
+	maxJWTExpiry  = 7 * 24 * time.Hour
+	minPassword   = 6
+	defaultExpiry = time.Hour
+)
+
+// complete fills in defaults and reports every mistake.
+func (c Config) complete() (Config, error) {
+	var errs []error
+	mistake := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.Pool == nil {
+		mistake("auth: Pool is missing")
+	}
+	if c.Keys == nil {
+		mistake("auth: Keys is missing")
+	} else if !json.Valid(c.Keys.JWKS()) {
+		mistake("auth: Keys.JWKS is not JSON")
+	}
+	if c.Logger == nil {
+		mistake("auth: Logger is missing")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if u, err := url.Parse(c.ExternalURL); err != nil || u.Scheme == "" || u.Host == "" {
+		mistake("auth: ExternalURL %q is not a URL with scheme and host", c.ExternalURL)
+	}
+	c.ExternalURL = strings.TrimRight(c.ExternalURL, "/")
+	if c.Issuer == "" {
+		c.Issuer = c.ExternalURL
+	}
+	if c.SiteURL == "" {
+		c.SiteURL = "http://127.0.0.1:3000"
+	}
+	if c.Aud == "" {
+		c.Aud = "authenticated"
+	}
+	if len(c.AdminRoles) == 0 {
+		c.AdminRoles = []string{"service_role", "supabase_admin"}
+	}
+	switch {
+	case c.JWTExpiry == 0:
+		c.JWTExpiry = defaultExpiry
+	case c.JWTExpiry < time.Second || c.JWTExpiry > maxJWTExpiry:
+		mistake("auth: JWTExpiry %s is not between 1s and %s", c.JWTExpiry, maxJWTExpiry)
+	}
+	c.MinPasswordLength = max(c.MinPasswordLength, minPassword)
+	if c.MinPasswordLength > maxPassword {
+		mistake("auth: MinPasswordLength %d is more than the %d bytes that bcrypt reads", c.MinPasswordLength, maxPassword)
+	}
+	if _, ok := requirements[c.PasswordRequirements]; !ok {
+		mistake("auth: PasswordRequirements %q is not known", c.PasswordRequirements)
+	}
+	switch c.RefreshTokenVersion {
+	case 0:
+		c.RefreshTokenVersion = 2
+	case 1, 2:
+	default:
+		mistake("auth: RefreshTokenVersion %d is neither 1 nor 2", c.RefreshTokenVersion)
+	}
+	if c.ReuseInterval < 0 || c.SessionTimebox < 0 || c.SessionInactivity < 0 || c.RequestTimeout < 0 {
+		mistake("auth: a duration is negative")
+	}
+	if c.RateLimits.SignInSignUp < 0 || c.RateLimits.Token < 0 || c.RateLimits.Anonymous < 0 {
+		mistake("auth: a rate limit is negative")
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = 10 * time.Second
+	}
+	if c.HashWorkers <= 0 {
+		c.HashWorkers = runtime.GOMAXPROCS(0)
+	}
+	if c.HashQueue <= 0 {
+		c.HashQueue = 512
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("%w: %w", sluice.ErrInvalid, err)
+	}
+	return c, nil
+}

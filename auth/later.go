@@ -1,0 +1,239 @@
+package auth
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+)
+
+// laterRoutes are the routes of features that are off or not served yet. They
+// answer as the original does with the feature disabled; what the original
+// cannot disable is 501, never a success that is none.
+func (s *Server) laterRoutes() map[string]methods {
+	off := func(why *apiError, verbs ...string) methods {
+		m := methods{}
+		for _, v := range verbs {
+			m[v] = func(http.ResponseWriter, *http.Request) error { return why }
+		}
+		return m
+	}
+	every := []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
+	mail := func(what string, verbs ...string) methods {
+		return off(errNotServed.with(what+" needs mail, which"), verbs...)
+	}
+	adminOff := func(why *apiError, verbs ...string) methods {
+		m := off(why, verbs...)
+		for v, do := range m {
+			m[v] = s.admin(do)
+		}
+		return m
+	}
+	userOff := func(why *apiError, verbs ...string) methods {
+		m := methods{}
+		for _, v := range verbs {
+			m[v] = func(_ http.ResponseWriter, r *http.Request) error {
+				if _, err := s.caller(r); err != nil {
+					return err
+				}
+				return why
+			}
+		}
+		return m
+	}
+	return map[string]methods{
+		"/otp":            mail("Sign-in by code", "POST"),
+		"/magiclink":      mail("Sign-in by link", "POST"),
+		"/recover":        mail("Password recovery", "POST"),
+		"/resend":         mail("Resending", "POST"),
+		"/verify":         mail("Verification", "GET", "POST"),
+		"/reauthenticate": userOff(errNotServed.with("Reauthentication needs mail, which"), "GET"),
+		"/invite":         adminOff(errNotServed.with("Inviting needs mail, which"), "POST"),
+
+		"/admin/generate_link":                       adminOff(errNotServed.with("Generating links"), "POST"),
+		"/admin/audit":                               adminOff(errNotServed.with("Reading the audit log"), "GET"),
+		"/admin/users/{id}/factors":                  {"GET": s.admin(s.adminFactors)},
+		"/admin/users/{id}/factors/{factor}":         adminOff(errNotServed.with("Changing factors"), "PUT", "DELETE"),
+		"/admin/users/{id}/passkeys":                 adminOff(errPasskeyDisabled, "GET"),
+		"/admin/users/{id}/passkeys/{passkey}":       adminOff(errPasskeyDisabled, "DELETE"),
+		"/admin/sso/providers":                       adminOff(errSAMLDisabled, "GET", "POST"),
+		"/admin/sso/providers/{provider}":            adminOff(errSAMLDisabled, "GET", "PUT", "DELETE"),
+		"/admin/custom-providers":                    adminOff(errCustomProviders, "GET", "POST"),
+		"/admin/custom-providers/{provider}":         adminOff(errCustomProviders, "GET", "PUT", "DELETE"),
+		"/admin/oauth/clients":                       adminOff(errOAuthServer, "GET", "POST"),
+		"/admin/oauth/clients/{client}":              adminOff(errOAuthServer, "GET", "PUT", "DELETE"),
+		"/admin/oauth/clients/{c}/regenerate_secret": adminOff(errOAuthServer, "POST"),
+		"/user/identities/authorize":                 userOff(errManualLinking, "GET"),
+		"/user/identities/{identity}":                userOff(errManualLinking, "DELETE"),
+		"/user/oauth/grants":                         userOff(errOAuthServer, "GET", "DELETE"),
+		"/factors":                                   {"POST": s.enroll},
+		"/factors/{factor}":                          {"DELETE": s.factorOff},
+		"/factors/{factor}/challenge":                {"POST": s.factorOff},
+		"/factors/{factor}/verify":                   {"POST": s.factorOff},
+		"/authorize":                                 {"GET": s.authorize},
+		"/callback":                                  {"GET": s.callback, "POST": s.callback},
+		"/sso":                                       off(errSAMLDisabled, "POST"),
+		"/sso/saml/acs":                              off(errSAMLDisabled, "POST"),
+		"/sso/saml/metadata":                         off(errSAMLDisabled, "GET"),
+		"/passkeys/":                                 off(errPasskeyDisabled, every...),
+		"/scim/":                                     off(errSCIM, every...),
+		"/oauth/":                                    off(errOAuthServer, every...),
+		"/.well-known/oauth-authorization-server":    off(errOAuthServer, "GET"),
+	}
+}
+
+// pkceGrant exchanges the code of a flow. No flow can have been begun.
+func (s *Server) pkceGrant(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Code     string `json:"auth_code"`
+		Verifier string `json:"code_verifier"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	if body.Code == "" || body.Verifier == "" {
+		return errPKCEExchange
+	}
+	return errFlowNotFound
+}
+
+// issuers are the issuers of the ID tokens that the original takes.
+var issuers = map[string]string{
+	"apple":    "https://appleid.apple.com",
+	"azure":    "https://login.microsoftonline.com/common/v2.0",
+	"facebook": "https://www.facebook.com",
+	"google":   "https://accounts.google.com",
+	"kakao":    "https://kauth.kakao.com",
+	"keycloak": "",
+	"snapchat": "https://accounts.snapchat.com",
+}
+
+// idTokenGrant answers as with every provider disabled.
+func (s *Server) idTokenGrant(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Provider string `json:"provider"`
+		ClientID string `json:"client_id"`
+		Issuer   string `json:"issuer"`
+		IDToken  string `json:"id_token"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	switch {
+	case body.IDToken == "":
+		return errIDTokenMissing
+	case body.Provider == "" && (body.ClientID == "" || body.Issuer == ""):
+		return errIDTokenProvider
+	case body.Provider == "":
+		return errProviderIssuer.with(body.Issuer)
+	}
+	issuer, known := issuers[body.Provider]
+	if !known {
+		return errProviderUnknown.with(body.Provider)
+	}
+	return errProviderIssuer.with(issuer)
+}
+
+// authorize answers the begin of an OAuth sign-in.
+func (s *Server) authorize(_ http.ResponseWriter, r *http.Request) error {
+	name := r.URL.Query().Get("provider")
+	if slices.Contains(providers, name) || name == "x" || name == "vercel_marketplace" {
+		return errProviderOff
+	}
+	return errProviderName.with(name)
+}
+
+// callback answers the end of an OAuth sign-in. A state that is no flow of ours
+// leads to the site with an error, as a browser is on its way.
+func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
+	state := r.URL.Query().Get("state")
+	if state == "" && r.Method == http.MethodPost {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		state = r.PostFormValue("state")
+	}
+	if state == "" {
+		return errNoState
+	}
+	text := "OAuth state parameter is invalid"
+	if _, ok := parseUUID(state); ok {
+		text = "OAuth state not found or expired"
+	}
+	target, err := url.Parse(s.cfg.SiteURL)
+	if err != nil {
+		return errUnexpected.because(fmt.Errorf("parse site URL: %w", err))
+	}
+	q := target.Query()
+	q.Set("error", "invalid_request")
+	q.Set("error_code", "bad_oauth_state")
+	q.Set("error_description", text)
+	target.RawQuery = q.Encode()
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	http.Redirect(w, r, target.String(), http.StatusSeeOther)
+	return nil
+}
+
+// enroll answers POST /factors with every factor type disabled.
+func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.caller(r)
+	if err != nil {
+		return err
+	}
+	if c.IsAnonymous {
+		return errAnonymousBearer
+	}
+	var body struct {
+		Type string `json:"factor_type"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	switch body.Type {
+	case "totp":
+		return errEnrollTOTP
+	case "phone":
+		return errEnrollPhone
+	case "webauthn":
+		return errEnrollWebAuthn
+	}
+	return errFactorType
+}
+
+// factorOff answers for one factor of the caller. Imported users may have one.
+func (s *Server) factorOff(_ http.ResponseWriter, r *http.Request) error {
+	c, err := s.caller(r)
+	if err != nil {
+		return err
+	}
+	if c.IsAnonymous {
+		return errAnonymousBearer
+	}
+	id, ok := parseUUID(r.PathValue("factor"))
+	if !ok {
+		return errFactorID
+	}
+	for _, f := range c.Factors {
+		if f.ID == id {
+			return errNotServed.with("Multi-factor authentication")
+		}
+	}
+	return errFactorNotFound
+}
+
+// adminFactors answers GET /admin/users/{id}/factors.
+func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
+	id, ok := parseUUID(r.PathValue("id"))
+	if !ok {
+		return errUserIDForm
+	}
+	u, err := loadUser(r.Context(), s.cfg.Pool, id)
+	if err != nil {
+		return notFound(err)
+	}
+	if u.Factors == nil {
+		u.Factors = []factor{}
+	}
+	writeJSON(w, http.StatusOK, u.Factors)
+	return nil
+}

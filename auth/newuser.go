@@ -1,0 +1,75 @@
+package auth
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/sluice-dev/sluice/pg"
+)
+
+// newUser is what a row of auth.users is made from. None of it but meta comes
+// from a user's request unchecked.
+type newUser struct {
+	id           uuid.UUID
+	aud          string
+	role         string // default: the audience of the project
+	email, phone string
+	provider     string
+	hash         string
+	app, meta    metadata
+	anonymous    bool
+}
+
+// insertUser makes the row as triggers on auth.users expect it: the role comes
+// by an update of its own.
+func (s *Server) insertUser(ctx context.Context, tx pg.Tx, n newUser) error {
+	now := s.cfg.Now()
+	err := exec(ctx, tx, "user_insert", n.id, n.aud, n.email, n.phone, n.hash, n.app.json(), n.meta.json(), n.anonymous, now)
+	if err != nil {
+		return err
+	}
+	if n.role == "" {
+		n.role = s.cfg.Aud
+	}
+	return exec(ctx, tx, "user_set_role", n.id, n.role, now)
+}
+
+// confirm takes a user's address as proved.
+func (s *Server) confirm(ctx context.Context, tx pg.Tx, id uuid.UUID, provider string, meta metadata) error {
+	if err := exec(ctx, tx, "one_time_token_delete_all", id); err != nil {
+		return err
+	}
+	meta = meta.set(provider+"_verified", true)
+	return exec(ctx, tx, "user_confirm_"+provider, id, s.cfg.Now(), meta.json())
+}
+
+// identityData is what the identity of an address holds. A phone's does not hold
+// the number.
+func identityData(id uuid.UUID, email string, verified bool) metadata {
+	data := metadata{}.set("sub", id).set("email_verified", verified).set("phone_verified", false)
+	if email != "" {
+		data = data.set("email", email)
+	}
+	return data
+}
+
+// providerMetadata is the app_metadata of a user with these providers, the main
+// one first.
+func providerMetadata(providers ...string) metadata {
+	return metadata{}.set("provider", providers[0]).set("providers", providers)
+}
+
+// withProvider returns m with one more provider.
+func withProvider(m metadata, identities []identity, provider string) metadata {
+	all := []string{}
+	for _, i := range identities {
+		all = append(all, i.Provider)
+	}
+	for _, p := range all {
+		if p == provider {
+			return m
+		}
+	}
+	return m.merge(providerMetadata(append(all, provider)...))
+}

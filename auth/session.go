@@ -1,0 +1,241 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sluice-dev/sluice/pg"
+)
+
+// session is a row of auth.sessions: one sign-in, until it is signed out.
+type session struct {
+	id          uuid.UUID
+	userID      uuid.UUID
+	createdAt   time.Time
+	aal         string
+	notAfter    *time.Time
+	refreshedAt *time.Time
+	tag         string
+	oauthClient bool
+	key         string // of its refresh tokens; empty for version 1
+	counter     int64
+}
+
+func scanSession(row pgx.CollectableRow) (*session, error) {
+	var v session
+	err := row.Scan(&v.id, &v.userID, &v.createdAt, &v.aal, &v.notAfter, &v.refreshedAt, &v.tag, &v.oauthClient, &v.key, &v.counter)
+	return &v, err
+}
+
+// lastUsed is the sign-in or the last refresh.
+func (v *session) lastUsed() time.Time {
+	if v.refreshedAt != nil {
+		return *v.refreshedAt
+	}
+	return v.createdAt
+}
+
+// client is what a session remembers of the request that opened or refreshed it.
+type client struct {
+	userAgent string
+	ip        netip.Addr
+}
+
+func (s *Server) clientOf(r *http.Request) client {
+	return client{userAgent: userAgent(r), ip: s.clientIP(r)}
+}
+
+// amr is one entry of claim amr: how the user proved to be it, and when.
+type amr struct {
+	Method    string `json:"method"`
+	Timestamp int64  `json:"timestamp"`
+}
+
+// Methods of claim amr.
+const (
+	byPassword  = "password"
+	byAnonymous = "anonymous"
+)
+
+// aalOf derives the assurance level: a second factor among the methods raises it.
+func aalOf(methods []amr) string {
+	for _, m := range methods {
+		switch m.Method {
+		case "totp", "mfa/phone", "mfa/webauthn":
+			return "aal2"
+		}
+	}
+	return "aal1"
+}
+
+func loadAMR(ctx context.Context, db pg.Tx, session uuid.UUID) ([]amr, error) {
+	rows, _ := db.Query(ctx, sql("amr_list"), session) // its error is also the rows'
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (amr, error) {
+		var m amr
+		var at time.Time
+		err := row.Scan(&m.Method, &at)
+		m.Timestamp = at.Unix()
+		return m, err
+	})
+	return list, pg.Wrap(err, "amr_list")
+}
+
+// grant is what a client needs after signing in or refreshing.
+type grant struct {
+	user         *user
+	session      uuid.UUID
+	methods      []amr
+	refreshToken string
+}
+
+// signIn opens a session for u, whose password hash is the one that was checked.
+// The answer's user is read again, as triggers may have changed it.
+func (s *Server) signIn(ctx context.Context, tx pg.Tx, u *user, method string, from client) (*grant, error) {
+	now := s.cfg.Now()
+	found, err := changed(ctx, tx, "user_signed_in", u.ID, now, u.password)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, errCredentials
+	}
+	sess := session{id: uuid.New(), userID: u.ID}
+	g := &grant{session: sess.id, methods: []amr{{method, now.Unix()}}}
+	if s.cfg.RefreshTokenVersion == 2 {
+		sess.key = newTokenKey()
+	}
+	if err := exec(ctx, tx, "session_insert", sess.id, u.ID, now, from.userAgent, from.ip, sess.key, sess.counter); err != nil {
+		return nil, err
+	}
+	if err := exec(ctx, tx, "amr_add", sess.id, method, now); err != nil {
+		return nil, err
+	}
+	if sess.key != "" {
+		g.refreshToken = sess.token()
+	} else {
+		g.refreshToken = newTokenV1()
+		if err := exec(ctx, tx, "refresh_token_insert", g.refreshToken, u.ID.String(), "", sess.id, now); err != nil {
+			return nil, err
+		}
+	}
+	g.user, err = loadUser(ctx, tx, u.ID)
+	return g, err
+}
+
+// tokenResponse is the answer to every grant.
+type tokenResponse struct {
+	AccessToken  string        `json:"access_token"`
+	TokenType    string        `json:"token_type"`
+	ExpiresIn    int64         `json:"expires_in"`
+	ExpiresAt    int64         `json:"expires_at"`
+	RefreshToken string        `json:"refresh_token"`
+	User         *user         `json:"user"`
+	WeakPassword *weakPassword `json:"weak_password,omitempty"`
+}
+
+type weakPassword struct {
+	Message string   `json:"message"`
+	Reasons []string `json:"reasons"`
+}
+
+// warnTokenSize is where cookies and proxies begin to have trouble with a token.
+const warnTokenSize = 4096
+
+// respond signs the access token and writes the answer.
+func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) error {
+	now := s.cfg.Now()
+	expires := now.Add(s.cfg.JWTExpiry)
+	u := g.user
+	access, err := s.cfg.Keys.Sign(map[string]any{
+		"iss":           s.cfg.Issuer,
+		"sub":           u.ID.String(),
+		"aud":           u.Aud,
+		"exp":           expires.Unix(),
+		"iat":           now.Unix(),
+		"email":         u.Email,
+		"phone":         u.Phone,
+		"app_metadata":  u.AppMetadata,
+		"user_metadata": u.UserMetadata,
+		"role":          u.Role,
+		"aal":           aalOf(g.methods),
+		"amr":           g.methods,
+		"session_id":    g.session.String(),
+		"is_anonymous":  u.IsAnonymous,
+	})
+	if err != nil {
+		return errUnexpected.because(err)
+	}
+	if len(access) > warnTokenSize {
+		s.cfg.Logger.Warn("auth: an access token is large; cookies and proxies may cut it: keep less in user_metadata",
+			"bytes", len(access), "user", u.ID)
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("sb-auth-user-id", u.ID.String())
+	h.Set("sb-auth-session-id", g.session.String())
+	writeJSON(w, http.StatusOK, tokenResponse{
+		AccessToken: access, TokenType: "bearer",
+		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: expires.Unix(),
+		RefreshToken: g.refreshToken, User: u, WeakPassword: weak,
+	})
+	return nil
+}
+
+// sessionValid returns the refusal of a session that has ended by the rules of
+// the project, nil for one that may go on.
+func (s *Server) sessionValid(ctx context.Context, db pg.Tx, v *session) error {
+	now := s.cfg.Now()
+	switch {
+	case v.notAfter != nil && !now.Before(*v.notAfter),
+		s.cfg.SessionTimebox > 0 && !now.Before(v.createdAt.Add(s.cfg.SessionTimebox)):
+		return errRefreshExpired
+	case s.cfg.SessionInactivity > 0 && !now.Before(v.lastUsed().Add(s.cfg.SessionInactivity)):
+		return errRefreshInactive
+	case !s.cfg.SingleSession:
+		return nil
+	}
+	var newer bool
+	err := db.QueryRow(ctx, sql("session_newer"), v.userID, v.id, v.tag, now,
+		since(now, s.cfg.SessionTimebox), since(now, s.cfg.SessionInactivity), v.lastUsed()).Scan(&newer)
+	if err != nil {
+		return pg.Wrap(err, "session_newer")
+	}
+	if newer {
+		return errRefreshNewerLogin
+	}
+	return nil
+}
+
+// since returns the time that lies d back, nil when there is no limit.
+func since(now time.Time, d time.Duration) *time.Time {
+	if d <= 0 {
+		return nil
+	}
+	t := now.Add(-d)
+	return &t
+}
+
+// newPassword returns a password that nobody knows and that fits every rule.
+func newPassword() string {
+	return rand.Text() + "aA1!" + rand.Text()
+}
+
+// newTokenKey returns a session's key, as its column holds it.
+func newTokenKey() string {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return base64.RawURLEncoding.EncodeToString(key)
+}
+
+// newTokenV1 returns 60 random bits in the alphabet of the original.
+func newTokenV1() string {
+	return strings.ToLower(rand.Text()[:tokenV1Length])
+}

@@ -1,0 +1,264 @@
+package auth
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/sluice-dev/sluice/pg"
+)
+
+type signupBody struct {
+	Email           string   `json:"email"`
+	Phone           string   `json:"phone"`
+	Password        string   `json:"password"`
+	Data            metadata `json:"data"`
+	Channel         string   `json:"channel"`
+	Challenge       string   `json:"code_challenge"`
+	ChallengeMethod string   `json:"code_challenge_method"`
+}
+
+// signup answers POST /signup: with an email address or a phone number, or
+// anonymously with neither.
+func (s *Server) signup(w http.ResponseWriter, r *http.Request) error {
+	var body signupBody
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	if body.Email == "" && body.Phone == "" {
+		return s.signupAnonymously(w, r, body.Data)
+	}
+	n, err := s.checkSignup(r, body)
+	if err != nil {
+		return err
+	}
+	found, err := findUser(r.Context(), s.cfg.Pool, n.email, n.phone, n.aud)
+	if err != nil {
+		return err
+	}
+	// A confirmed address costs as much time as a new one.
+	if n.hash, err = s.hasher.hash(r.Context(), body.Password); err != nil {
+		return err
+	}
+	if found != nil {
+		return s.signupAgain(w, r, n, found, body.Password)
+	}
+	if err := s.canConfirm(n); err != nil {
+		return err
+	}
+	return s.signupNew(w, r, n)
+}
+
+// checkSignup decides about all that does not need the database, in the
+// original's order.
+func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) {
+	n := newUser{id: uuid.New(), aud: s.audience(r), meta: body.Data}
+	if !s.signups.allow(s.clientIP(r), s.cfg.Now()) {
+		return n, errRateLimit
+	}
+	if !s.cfg.EnableSignup {
+		return n, errSignupDisabled
+	}
+	if body.Password == "" {
+		return n, errSignupPassword
+	}
+	if err := s.checkPassword(body.Password); err != nil {
+		return n, err
+	}
+	if body.Email != "" && body.Phone != "" {
+		return n, errSignupBoth
+	}
+	if err := checkPKCE(body.ChallengeMethod, body.Challenge); err != nil {
+		return n, err
+	}
+	var err error
+	if body.Email != "" {
+		if !s.cfg.EnableEmail {
+			return n, errSignupEmailOff
+		}
+		n.provider = "email"
+		n.email, err = emailOf(body.Email)
+		return n, err
+	}
+	if body.Challenge != "" {
+		return n, errPKCEPhone
+	}
+	if body.Channel != "" && body.Channel != "sms" {
+		return n, errChannel
+	}
+	if !s.cfg.EnablePhone {
+		return n, errSignupPhoneOff
+	}
+	n.provider = "phone"
+	n.phone, err = phoneOf(body.Phone)
+	return n, err
+}
+
+// checkPKCE checks the pair that a client sends to bind a link to itself.
+func checkPKCE(method, challenge string) error {
+	switch {
+	case method == "" && challenge == "":
+		return nil
+	case method == "" || challenge == "":
+		return errPKCEPair
+	case !strings.EqualFold(method, "s256") && !strings.EqualFold(method, "plain"):
+		return errPKCEMethod
+	case len(challenge) < 43 || len(challenge) > 128:
+		return errPKCELength
+	}
+	for _, c := range []byte(challenge) {
+		if !alphanumeric(c) && strings.IndexByte("-._~", c) < 0 {
+			return errPKCECharacters
+		}
+	}
+	return nil
+}
+
+// canConfirm refuses a sign-up that would need a message which cannot be sent.
+func (s *Server) canConfirm(n newUser) error {
+	switch {
+	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
+		return errSendingConfirmation
+	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
+		return errNoSMSProvider
+	}
+	return nil
+}
+
+// signupAgain answers for an address that has a user. Nobody proved to own the
+// address, so the row stays as it is. Without autoconfirm the answer does not
+// tell that a confirmed user exists.
+func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, u *user, password string) error {
+	if u.confirmed() {
+		if s.cfg.EmailAutoconfirm || s.cfg.PhoneAutoconfirm {
+			return errUserExists
+		}
+		return s.signupPretended(w, r, n)
+	}
+	if err := s.canConfirm(n); err != nil {
+		return err
+	}
+	// Left unconfirmed while confirmations were on. The original signs anybody
+	// in here; we ask for the password.
+	right, err := s.hasher.verify(r.Context(), u.password, password)
+	if err != nil {
+		return err
+	}
+	if !right || u.banned(s.cfg.Now()) {
+		return errUserExists
+	}
+	var g *grant
+	from := s.clientOf(r)
+	err = s.inTx(r.Context(), func(tx pg.Tx) error {
+		if err := s.confirm(r.Context(), tx, u.ID, n.provider, u.UserMetadata); err != nil {
+			return err
+		}
+		var err error
+		g, err = s.signedUp(r.Context(), tx, u, n.provider, byPassword, from)
+		return err
+	})
+	if err != nil {
+		return databaseError(err, errUpdatingUser)
+	}
+	return s.respond(w, g, nil)
+}
+
+// signupPretended answers as if a new user had been made, who waits for
+// confirmation. A client that looks closely sees that identities is empty.
+func (s *Server) signupPretended(w http.ResponseWriter, r *http.Request, n newUser) error {
+	now := s.cfg.Now().UTC()
+	err := s.inTx(r.Context(), func(tx pg.Tx) error {
+		who := actor{name: n.email + n.phone}
+		return s.audit(r.Context(), tx, who, "user_repeated_signup", s.clientOf(r), map[string]any{"provider": n.provider})
+	})
+	if err != nil {
+		return err
+	}
+	if n.meta == nil {
+		n.meta = metadata{}
+	}
+	writeJSON(w, http.StatusOK, &user{
+		ID: n.id, Aud: n.aud, Email: n.email, Phone: n.phone, ConfirmationSentAt: &now,
+		AppMetadata: providerMetadata(n.provider), UserMetadata: n.meta, Identities: []identity{},
+		CreatedAt: now, UpdatedAt: now,
+	})
+	return nil
+}
+
+// signupNew makes the user and signs it in.
+func (s *Server) signupNew(w http.ResponseWriter, r *http.Request, n newUser) error {
+	var g *grant
+	ctx, from := r.Context(), s.clientOf(r)
+	err := s.inTx(ctx, func(tx pg.Tx) error {
+		n.app = providerMetadata(n.provider)
+		if err := s.insertUser(ctx, tx, n); err != nil {
+			return err
+		}
+		data := identityData(n.id, n.email, false)
+		if err := exec(ctx, tx, "identity_insert", n.id.String(), n.id, data.json(), n.provider, s.cfg.Now()); err != nil {
+			return err
+		}
+		meta := n.meta.merge(data)
+		if err := meta.check(); err != nil {
+			return err
+		}
+		if err := exec(ctx, tx, "user_set_user_metadata", n.id, meta.json(), s.cfg.Now()); err != nil {
+			return err
+		}
+		if err := s.confirm(ctx, tx, n.id, n.provider, meta); err != nil {
+			return err
+		}
+		var err error
+		g, err = s.signedUp(ctx, tx, &user{ID: n.id, Email: n.email, Phone: n.phone, password: n.hash}, n.provider, byPassword, from)
+		return err
+	})
+	switch uniqueViolation(err) {
+	case "users_email_partial_key", "users_phone_key": // another request was faster
+		return errUserExists.because(err)
+	}
+	if err != nil {
+		return databaseError(err, errSavingNewUser)
+	}
+	return s.respond(w, g, nil)
+}
+
+// signedUp signs a new user in and records both.
+func (s *Server) signedUp(ctx context.Context, tx pg.Tx, u *user, provider, method string, from client) (*grant, error) {
+	traits := map[string]any{"provider": provider}
+	if err := s.audit(ctx, tx, byUser(u), "user_signedup", from, traits); err != nil {
+		return nil, err
+	}
+	if err := s.audit(ctx, tx, byUser(u), "login", from, traits); err != nil {
+		return nil, err
+	}
+	return s.signIn(ctx, tx, u, method, from)
+}
+
+// signupAnonymously makes a user without address and password.
+func (s *Server) signupAnonymously(w http.ResponseWriter, r *http.Request, data metadata) error {
+	switch {
+	case !s.cfg.EnableAnonymous:
+		return errAnonymousDisabled
+	case !s.cfg.EnableSignup:
+		return errSignupDisabled
+	case !s.anonymous.allow(s.clientIP(r), s.cfg.Now()):
+		return errRateLimit
+	}
+	var g *grant
+	ctx, from := r.Context(), s.clientOf(r)
+	n := newUser{id: uuid.New(), aud: s.audience(r), meta: data, anonymous: true}
+	err := s.inTx(ctx, func(tx pg.Tx) error {
+		if err := s.insertUser(ctx, tx, n); err != nil {
+			return err
+		}
+		var err error
+		g, err = s.signedUp(ctx, tx, &user{ID: n.id}, "anonymous", byAnonymous, from)
+		return err
+	})
+	if err != nil {
+		return databaseError(err, errSavingNewUser)
+	}
+	return s.respond(w, g, nil)
+}

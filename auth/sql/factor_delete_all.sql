@@ -1,0 +1,1 @@
+delete from auth.mfa_factors where user_id = $1

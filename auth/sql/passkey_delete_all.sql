@@ -1,0 +1,1 @@
+delete from auth.webauthn_credentials where user_id = $1

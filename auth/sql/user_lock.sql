@@ -1,0 +1,2 @@
+-- Changes of one user follow one another.
+select 1 from auth.users where id = $1 for update
