@@ -1,0 +1,200 @@
+package changes
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/internal/backoff"
+	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/policy"
+)
+
+// searchPath is what functions called by policies run under; the policies' own
+// text is qualified.
+const searchPath = "public, extensions"
+
+// identitiesAtOnce bounds the identities of one transaction.
+const identitiesAtOnce = 256
+
+// authorize asks the policies of everybody who has to be asked: as that role,
+// with those claims, over the very images that would be delivered, in one flush
+// for many identities. Whatever goes wrong is a no, for the smallest unit.
+func (r *run) authorize(ctx context.Context) {
+	asked := map[string][]*group{} // by statement
+	for _, g := range r.groups {
+		if g.role.sql != "" && anyTrue(g.need) {
+			asked[g.role.sql] = append(asked[g.role.sql], g)
+		}
+	}
+	if len(asked) == 0 {
+		return
+	}
+	r.waitVisible(ctx)
+	images := make([][]byte, 2*len(r.rows)) // array elements, made when first needed
+	for sql, groups := range asked {
+		for len(groups) > 0 {
+			n := min(len(groups), identitiesAtOnce)
+			r.ask(ctx, sql, groups[:n], images)
+			groups = groups[n:]
+		}
+	}
+}
+
+func anyTrue(b []bool) bool {
+	for _, v := range b {
+		if v {
+			return true
+		}
+	}
+	return false
+}
+
+// waitVisible waits until queries can see the transaction: the log shows a
+// commit before other connections do, and a policy asked too early would miss
+// the membership that was written together with the row.
+func (r *run) waitVisible(ctx context.Context) {
+	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
+	xid := strconv.FormatUint(r.j.batch.XID, 10)
+	for until := time.Now().Add(r.s.cfg.VisibleTimeout); ; {
+		var visible bool
+		err := r.s.persist(ctx, func() error {
+			err := r.s.cfg.Admin.QueryRow(ctx, "select pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())", xid).Scan(&visible)
+			return pg.Wrap(err, "ask whether transaction %s is visible", xid)
+		})
+		switch {
+		case err == nil && visible, ctx.Err() != nil:
+			return
+		case time.Now().After(until):
+			r.s.metrics.NotVisible.Add(1)
+			r.s.warn("slow commit", r.t.def.Schema, "a commit is not visible in time; its changes are judged by what is", err)
+			return
+		}
+		r.s.metrics.VisibleRetries.Add(1)
+		if wait.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// ask runs the statement as every group and notes the answers.
+func (r *run) ask(ctx context.Context, sql string, groups []*group, images [][]byte) {
+	checks := make([]pg.EachCheck, len(groups))
+	want := make([][]int, len(groups))
+	for i, g := range groups {
+		want[i] = r.judgable(ctx, g, images)
+		checks[i] = pg.EachCheck{Claims: g.claims, Args: [][]byte{arrayOf(images, want[i])}}
+		r.s.metrics.Decisions.Add(int64(len(want[i])))
+	}
+	res := r.each(ctx, sql, checks)
+	for i, g := range groups {
+		if res == nil {
+			return // nobody was judged: nobody sees anything
+		}
+		r.note(ctx, sql, g, want[i], res[i], images)
+	}
+}
+
+// each asks until the database answers.
+func (r *run) each(ctx context.Context, sql string, checks []pg.EachCheck) []pg.EachResult {
+	var res []pg.EachResult
+	opt := pg.AsOptions{
+		StatementTimeout: r.s.cfg.CheckTimeout,
+		Settings:         []pg.Setting{{Name: "search_path", Value: searchPath}},
+	}
+	err := r.s.persist(ctx, func() (err error) {
+		res, err = r.s.cfg.User.AsEach(ctx, sql, checks, opt)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			r.s.metrics.DeniedByError.Add(int64(len(checks)))
+			r.s.log.Error("policies could not be asked; nobody receives the change", sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name, sluice.LogError, err)
+		}
+		return nil
+	}
+	return res
+}
+
+// judgable returns the images that g needs and that are complete, and renders
+// them.
+func (r *run) judgable(ctx context.Context, g *group, images [][]byte) []int {
+	var out []int
+	for k, need := range g.need {
+		if !need {
+			continue
+		}
+		if images[k] == nil {
+			images[k] = r.element(ctx, k)
+		}
+		if len(images[k]) > 0 {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// element renders image k; empty when a value is missing that nobody knows.
+func (r *run) element(ctx context.Context, k int) []byte {
+	w := &r.rows[k/2]
+	image := w.old
+	if k%2 == 0 {
+		image = r.complete(ctx, w)
+	}
+	values := make([][]byte, len(image))
+	for i, v := range image {
+		switch v.Kind {
+		case sluice.ValueMissing:
+			return []byte{}
+		case sluice.ValueText:
+			if values[i] = v.Text; values[i] == nil {
+				values[i] = []byte{}
+			}
+		}
+	}
+	return policy.AppendRow(nil, values)
+}
+
+func arrayOf(images [][]byte, which []int) []byte {
+	out := []byte{'{'}
+	for i, k := range which {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, images[k]...)
+	}
+	return append(out, '}')
+}
+
+// note takes one identity's answers. An error costs only the rows that raise it:
+// the batch is halved until they are found.
+func (r *run) note(ctx context.Context, sql string, g *group, which []int, res pg.EachResult, images [][]byte) {
+	if res.Err == nil {
+		if len(res.Rows) == len(which) {
+			for i, row := range res.Rows {
+				g.allowed[which[i]] = len(row) == 1 && string(row[0]) == "t"
+			}
+		}
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	// A policy that takes too long would take as long for every part.
+	if len(which) <= 1 || pg.SQLState(res.Err) == "57014" {
+		r.s.metrics.DeniedByError.Add(int64(len(which)))
+		if r.s.noisy.allow("policy " + r.t.def.Schema + "." + r.t.def.Name + " " + g.claims.Role) {
+			r.s.log.Warn("a policy raised an error, which counts as no", sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name,
+				sluice.LogRole, g.claims.Role, sluice.LogCode, sluice.CodePolicyError, sluice.LogError, res.Err)
+		}
+		return
+	}
+	for _, part := range [][]int{which[:len(which)/2], which[len(which)/2:]} {
+		again := r.each(ctx, sql, []pg.EachCheck{{Claims: g.claims, Args: [][]byte{arrayOf(images, part)}}})
+		if again == nil {
+			return
+		}
+		r.note(ctx, sql, g, part, again[0], images)
+	}
+}

@@ -1,0 +1,256 @@
+package changes
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/policy"
+)
+
+//go:embed sql/table.sql
+var tableSQL string
+
+//go:embed sql/role.sql
+var roleSQL string
+
+//go:embed sql/match.sql
+var matchSQL string
+
+//go:embed sql/types.sql
+var typesSQL string
+
+//go:embed sql/fingerprint.sql
+var fingerprintSQL string
+
+// table is what the catalog says about one table. It is thrown away, with what
+// is known of roles, when the catalog changes.
+type table struct {
+	// fixed after load
+	oid     uint32
+	gen     uint64
+	def     tableDef
+	types   map[uint32]*sqlType
+	check   policy.Table
+	columns map[string]int // by name
+	key     []int          // positions of the primary key
+
+	// mu guards roles.
+	mu    sync.Mutex
+	roles map[string]*tableRole
+}
+
+type tableDef struct {
+	Schema     string          `json:"schema"`
+	Name       string          `json:"name"`
+	Owner      int64           `json:"owner"`
+	Identity   string          `json:"identity"`
+	Insert     bool            `json:"insert"` // published
+	Update     bool            `json:"update"`
+	Delete     bool            `json:"delete"`
+	Guard      *int64          `json:"guard"` // nil: row level security is off
+	Alias      string          `json:"alias"`
+	Force      bool            `json:"force"`
+	GuardOwner int64           `json:"guardOwner"`
+	Columns    []columnDef     `json:"columns"`
+	Policies   []policy.Policy `json:"policies"`
+}
+
+type columnDef struct {
+	Name    string `json:"name"`
+	Num     int    `json:"num"`
+	Type    uint32 `json:"type"`
+	TypName string `json:"typname"`
+	Cast    string `json:"cast"`
+	Key     bool   `json:"key"` // of the primary key
+}
+
+// published reports whether the user's publication carries this kind.
+func (t *table) published(k sluice.ChangeKind) bool {
+	switch k {
+	case sluice.ChangeInsert:
+		return t.def.Insert
+	case sluice.ChangeUpdate:
+		return t.def.Update
+	case sluice.ChangeDelete:
+		return t.def.Delete
+	}
+	return false
+}
+
+func (t *table) listed() bool { return t.def.Insert || t.def.Update || t.def.Delete }
+
+// tableRole is what one role may do with one table.
+type tableRole struct {
+	usage    bool
+	readable []bool // by column
+	keyOK    bool   // may read the whole primary key
+	any      bool   // may read at least one column
+	ask      bool   // row level security applies
+	sql      string // the check, "" when nobody sees anything
+	policies int    // that apply
+}
+
+// catalog reads definitions and keeps them until the catalog changes.
+type catalog struct {
+	admin *pg.Pool
+
+	// mu guards the rest.
+	mu     sync.Mutex
+	gen    uint64
+	tables map[uint32]*table
+}
+
+func newCatalog(admin *pg.Pool) *catalog { return &catalog{admin: admin, tables: map[uint32]*table{}} }
+
+// invalidate makes everything be read again.
+func (c *catalog) invalidate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gen++
+}
+
+func (c *catalog) generation() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gen
+}
+
+// maxTables bounds the definitions that are kept.
+const maxTables = 4096
+
+// table returns a definition that is not older than generation gen. A table that
+// does not exist is an error of kind sluice.ErrNotFound.
+func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, error) {
+	c.mu.Lock()
+	t, now := c.tables[oid], c.gen
+	c.mu.Unlock()
+	if t != nil && t.gen >= gen {
+		return t, nil
+	}
+	t, err := c.load(ctx, oid)
+	if err != nil {
+		return nil, err
+	}
+	t.gen = now // read before the load: a change meanwhile makes it old
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.tables) >= maxTables {
+		clear(c.tables)
+	}
+	c.tables[oid] = t
+	return t, nil
+}
+
+func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
+	t := &table{oid: oid, roles: map[string]*tableRole{}, columns: map[string]int{}}
+	err := pgx.BeginTxFunc(ctx, c.admin, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
+			return err
+		}
+		var text []byte
+		if err := tx.QueryRow(ctx, tableSQL, oid).Scan(&text); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &t.def); err != nil {
+			return fmt.Errorf("read definition: %w", err)
+		}
+		var err error
+		t.types, err = loadTypes(ctx, tx, t.def.Columns)
+		return err
+	})
+	if err != nil {
+		return nil, pg.Wrap(err, "load definition of table %d", oid)
+	}
+	for i, col := range t.def.Columns {
+		t.columns[col.Name] = i
+		t.check.Columns = append(t.check.Columns, col.Name)
+		t.check.Types = append(t.check.Types, col.Cast)
+		if col.Key {
+			t.key = append(t.key, i)
+		}
+	}
+	t.check.Schema, t.check.Name, t.check.Alias, t.check.Policies = t.def.Schema, t.def.Name, t.def.Alias, t.def.Policies
+	return t, nil
+}
+
+// role returns what a role may do with t. A role that does not exist is an error
+// of kind sluice.ErrNotFound.
+func (c *catalog) role(ctx context.Context, t *table, role string) (*tableRole, error) {
+	t.mu.Lock()
+	r := t.roles[role]
+	t.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	guard := int64(0)
+	if t.def.Guard != nil {
+		guard = *t.def.Guard
+	}
+	var text []byte
+	if err := c.admin.QueryRow(ctx, roleSQL, role, t.oid, guard, t.def.GuardOwner).Scan(&text); err != nil {
+		return nil, pg.Wrap(err, "load privileges of role %q on %s.%s", role, t.def.Schema, t.def.Name)
+	}
+	var d struct {
+		Usage    bool     `json:"usage"`
+		Bypass   bool     `json:"bypass"`
+		Owner    bool     `json:"owner"`
+		Columns  []int    `json:"columns"`
+		Policies []string `json:"policies"`
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		return nil, fmt.Errorf("load privileges of role %q: %w", role, err)
+	}
+	r = &tableRole{usage: d.Usage, keyOK: true, readable: make([]bool, len(t.def.Columns)), policies: len(d.Policies)}
+	for i, col := range t.def.Columns {
+		r.readable[i] = slices.Contains(d.Columns, col.Num)
+		r.any = r.any || r.readable[i]
+		r.keyOK = r.keyOK && (r.readable[i] || !col.Key)
+	}
+	r.ask = t.def.Guard != nil && !d.Bypass && (!d.Owner || t.def.Force)
+	if r.ask {
+		var applicable []int
+		for i, p := range t.def.Policies {
+			if slices.Contains(d.Policies, p.Name) {
+				applicable = append(applicable, i)
+			}
+		}
+		r.sql = t.check.CheckSQL(applicable)
+	}
+	t.mu.Lock()
+	t.roles[role] = r
+	t.mu.Unlock()
+	return r, nil
+}
+
+// tableRef is a published table.
+type tableRef struct {
+	oid          uint32
+	schema, name string
+}
+
+// match returns the published tables that a binding names.
+func (c *catalog) match(ctx context.Context, schema, name string) ([]tableRef, error) {
+	rows, err := c.admin.Query(ctx, matchSQL, schema, name)
+	if err != nil {
+		return nil, pg.Wrap(err, "look for published tables")
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t tableRef, err error) {
+		return t, row.Scan(&t.oid, &t.schema, &t.name)
+	})
+	// A missing publication is an error of the set-returning function.
+	if pg.SQLState(err) == "42704" {
+		return nil, nil
+	}
+	return out, pg.Wrap(err, "look for published tables")
+}
+
+func notFound(err error) bool { return errors.Is(err, sluice.ErrNotFound) }

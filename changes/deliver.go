@@ -1,0 +1,216 @@
+package changes
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// encodeKey tells the forms of one change apart: who may read which columns,
+// which of them were asked for, and how much of the old row is shown.
+type encodeKey struct {
+	role    *tableRole
+	columns string // select, joined
+	old     oldForm
+	out     outcome
+}
+
+type oldForm uint8
+
+const (
+	oldNone oldForm = iota
+	oldKey          // the primary key
+	oldAll          // everything that the stream has
+)
+
+// send delivers in the order of the changes: one message for a channel and a
+// list of columns, rendered once for all who get the same.
+func (r *run) send() {
+	for i := range r.rows {
+		for _, g := range r.groups {
+			out := r.outcome(g, &r.rows[i])
+			old, visible := r.visible(g, i, out)
+			if !visible {
+				continue
+			}
+			for _, c := range g.subs {
+				if len(c.matched[i]) > 0 {
+					r.sendTo(g, c, i, out, old)
+				}
+			}
+		}
+	}
+}
+
+// visible tells whether a group sees change i, and how much of the old row.
+func (r *run) visible(g *group, i int, out outcome) (oldForm, bool) {
+	w := &r.rows[i]
+	switch {
+	case out == outNothing:
+		return oldNone, false
+	case out != outDecide:
+		return oldNone, true
+	case w.ch.Kind == sluice.ChangeInsert:
+		return oldNone, g.allowed[2*i]
+	case w.ch.Kind == sluice.ChangeUpdate:
+		if w.ch.OldFull && !g.allowed[2*i+1] || w.old == nil {
+			return oldKey, g.allowed[2*i]
+		}
+		return oldAll, g.allowed[2*i]
+	case !g.role.ask:
+		return oldAll, true
+	case w.ch.OldFull:
+		return oldAll, g.allowed[2*i+1]
+	}
+	return oldKey, g.allowed[2*i]
+}
+
+func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) {
+	matched := c.matched[i]
+	for len(matched) > 0 {
+		columns := matched[0].columns
+		var ids []int64
+		var rest []*binding
+		for _, b := range matched {
+			if out != outDecide || slices.Equal(b.columns, columns) {
+				ids = append(ids, b.id)
+			} else {
+				rest = append(rest, b)
+			}
+		}
+		if out != outDecide {
+			columns = nil
+		}
+		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(g.role, columns, i, out, old)}
+		if c.sub.send(g.key, e) {
+			r.s.metrics.Deliveries.Add(1)
+		}
+		matched = rest
+	}
+}
+
+func (r *run) encoded(role *tableRole, columns []string, i int, out outcome, old oldForm) []byte {
+	w := &r.rows[i]
+	key := encodeKey{role, strings.Join(columns, "\x00"), old, out}
+	data, ok := w.encoded[key]
+	if !ok {
+		data = r.encode(w, key, columns)
+		w.encoded[key] = data
+	}
+	return data
+}
+
+// Texts of the errors member.
+const (
+	errorNoKey    = `["Error 400: Bad Request, no primary key"]`
+	errorNoSelect = `["Error 401: Unauthorized"]`
+	errorTooLarge = `["Error 413: Payload Too Large"]`
+	// smallValue is the size of a value's JSON that stays in a row that is too
+	// large.
+	smallValue = 64
+)
+
+// encode renders the data member (spec postgres-changes 4.3).
+func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
+	t := r.t
+	dst := make([]byte, 0, 256+2*rawSize(w))
+	dst = append(append(append(dst, `{"type":"`...), w.ch.Kind.String()...), `","schema":`...)
+	dst = append(appendString(dst, []byte(t.def.Schema)), `,"table":`...)
+	dst = append(appendString(dst, []byte(t.def.Name)), `,"commit_timestamp":`...)
+	if key.out != outDecide {
+		dst = append(dst, `null,"columns":[],"record":{}`...)
+		if w.ch.Kind == sluice.ChangeUpdate {
+			dst = append(dst, `,"old_record":{}`...)
+		}
+		text := errorNoKey
+		if key.out == outNoSelect {
+			text = errorNoSelect
+		}
+		return append(append(append(dst, `,"errors":`...), text...), '}')
+	}
+	dst = append(dst, '"')
+	dst = r.j.batch.CommitTime.AppendFormat(dst, "2006-01-02T15:04:05.000Z") // cuts, does not round
+	dst = append(dst, `","columns":[`...)
+	shown := make([]bool, len(t.def.Columns))
+	n := 0
+	for i, c := range t.def.Columns {
+		shown[i] = key.role.readable[i] && (columns == nil || c.Key || slices.Contains(columns, c.Name))
+		if !shown[i] {
+			continue
+		}
+		if n++; n > 1 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(append(dst, `{"name":`...), []byte(c.Name)), `,"type":`...)
+		dst = append(appendString(dst, []byte(c.TypName)), '}')
+	}
+	dst = append(dst, ']')
+	large := rawSize(w) > r.s.cfg.MaxRecord
+	if w.new != nil {
+		dst = r.appendRecord(append(dst, `,"record":`...), w.new, shown, large)
+	}
+	if w.ch.Kind != sluice.ChangeInsert {
+		dst = r.appendRecord(append(dst, `,"old_record":`...), r.oldImage(w, key.old), shown, large)
+	}
+	dst = append(dst, `,"errors":`...)
+	if large {
+		r.s.metrics.TooLarge.Add(1)
+		return append(append(dst, errorTooLarge...), '}')
+	}
+	return append(dst, `null}`...)
+}
+
+// oldImage returns the values of the old row that may be shown.
+func (r *run) oldImage(w *row, form oldForm) []sluice.Value {
+	if form == oldAll {
+		return w.old
+	}
+	from := w.old
+	if from == nil {
+		from = w.new // an UPDATE that left the key as it was
+	}
+	out := make([]sluice.Value, len(r.t.def.Columns))
+	for _, k := range r.t.key {
+		out[k] = from[k]
+	}
+	return out
+}
+
+func (r *run) appendRecord(dst []byte, values []sluice.Value, shown []bool, large bool) []byte {
+	dst = append(dst, '{')
+	n := 0
+	for i, v := range values {
+		if !shown[i] || v.Kind == sluice.ValueMissing || large && v.Kind == sluice.ValueNull {
+			continue
+		}
+		start := len(dst)
+		if n > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, []byte(r.t.def.Columns[i].Name)), ':')
+		value := len(dst)
+		if v.Kind == sluice.ValueNull {
+			dst = append(dst, "null"...)
+		} else {
+			dst = appendJSON(dst, v.Text, r.t.types[r.t.def.Columns[i].Type])
+		}
+		if large && len(dst)-value > smallValue {
+			dst = dst[:start]
+			continue
+		}
+		n++
+	}
+	return append(dst, '}')
+}
+
+// rawSize is what a change's values take, and a little for every column.
+func rawSize(w *row) int {
+	n := 0
+	for _, t := range [][]sluice.Value{w.new, w.old} {
+		for _, v := range t {
+			n += 16 + len(v.Text)
+		}
+	}
+	return n
+}

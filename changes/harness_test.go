@@ -1,0 +1,169 @@
+package changes_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/changes"
+	"github.com/sluice-dev/sluice/internal/pgtest"
+	"github.com/sluice-dev/sluice/wal"
+)
+
+// feed is a running pipeline on a database of its own.
+type feed struct {
+	*changes.Service
+	db *pgtest.DB
+}
+
+func newFeed(t *testing.T, db *pgtest.DB) *feed {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	f := &feed{db: db}
+	reader, err := wal.New(wal.Config{
+		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Logger: log,
+		Handle: func(ctx context.Context, b sluice.ChangeBatch) error { return f.Handle(ctx, b) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Service, err = changes.New(changes.Config{Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: reader, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	for _, run := range []func(context.Context) error{reader.Run, f.Run} {
+		ended.Add(1)
+		go func() {
+			defer ended.Done()
+			if err := run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}()
+	}
+	t.Cleanup(func() { cancel(); ended.Wait() })
+	live, cancelLive := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancelLive()
+	if err := reader.Live(live); err != nil {
+		t.Fatalf("Live: %v (%v)", err, reader.State().Err)
+	}
+	return f
+}
+
+func claimsOf(role, sub string) sluice.Claims {
+	c := sluice.Claims{Role: role, Subject: sub}
+	c.JSON, _ = json.Marshal(map[string]any{"role": role, "sub": sub})
+	if sub == "" {
+		c.JSON = json.RawMessage(`{"role":"` + role + `"}`)
+	}
+	return c
+}
+
+// listener is one channel that notes what it gets.
+type listener struct {
+	t    *testing.T
+	sub  sluice.LiveSubscription
+	more chan struct{}
+
+	mu     sync.Mutex
+	events []event
+}
+
+type event struct {
+	IDs  []int64
+	Raw  string
+	Data struct {
+		Type            string
+		Schema          string
+		Table           string
+		CommitTimestamp *string `json:"commit_timestamp"`
+		Columns         []struct{ Name, Type string }
+		Record          map[string]any
+		OldRecord       map[string]any `json:"old_record"`
+		Errors          []string
+	}
+}
+
+func (f *feed) listen(t *testing.T, c sluice.Claims, params ...string) *listener {
+	t.Helper()
+	l, notices, err := f.tryListen(t, c, params...)
+	if err != nil {
+		t.Fatalf("Subscribe: %v", err)
+	}
+	_ = notices
+	return l
+}
+
+func (f *feed) tryListen(t *testing.T, c sluice.Claims, params ...string) (*listener, []*sluice.Refusal, error) {
+	t.Helper()
+	l := &listener{t: t, more: make(chan struct{}, 1)}
+	req := sluice.ChangeSubscription{Claims: c, Topic: t.Name(), Deliver: l.deliver}
+	for i, p := range params {
+		req.Bindings = append(req.Bindings, sluice.ChangeBinding{ID: int64(i + 1), Params: json.RawMessage(p)})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	sub, notices, err := f.Subscribe(ctx, req)
+	if err != nil {
+		return nil, notices, err
+	}
+	l.sub = sub
+	t.Cleanup(sub.Close)
+	return l, notices, nil
+}
+
+func (l *listener) deliver(e sluice.ChangeEvent) {
+	ev := event{IDs: e.IDs, Raw: string(e.Data)}
+	if err := json.Unmarshal(e.Data, &ev.Data); err != nil {
+		l.t.Errorf("event is no JSON: %v: %s", err, e.Data)
+	}
+	l.mu.Lock()
+	l.events = append(l.events, ev)
+	l.mu.Unlock()
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+func (l *listener) got() []event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]event(nil), l.events...)
+}
+
+// wait returns the events once there are n, or fails.
+func (l *listener) wait(n int) []event {
+	l.t.Helper()
+	deadline := time.After(60 * time.Second)
+	for {
+		if got := l.got(); len(got) >= n {
+			return got
+		}
+		select {
+		case <-l.more:
+		case <-deadline:
+			l.t.Fatalf("%d of %d events came", len(l.got()), n)
+		}
+	}
+}
+
+// ids returns the column id of the records, in order.
+func ids(events []event) []int {
+	out := []int{}
+	for _, e := range events {
+		if v, ok := e.Data.Record["id"].(float64); ok {
+			out = append(out, int(v))
+		}
+	}
+	return out
+}
+
+func user(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }

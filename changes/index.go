@@ -1,0 +1,159 @@
+package changes
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// subscription is one channel's.
+type subscription struct {
+	// fixed after Subscribe
+	service *Service
+	topic   string
+	deliver func(sluice.ChangeEvent)
+	start   sluice.LSN // changes that committed before it are not its
+	bounds  []*binding
+
+	// guarded by mu, which is held while delivering
+	mu     sync.Mutex
+	claims sluice.Claims
+	who    identityKey
+	closed bool
+}
+
+// binding is one entry of a subscription.
+type binding struct {
+	params
+	id  int64
+	sub *subscription
+}
+
+// identityKey groups subscribers whom no policy can tell apart: the same role
+// and the same claims, byte for byte.
+type identityKey struct{ role, claims string }
+
+func keyOf(c sluice.Claims) identityKey { return identityKey{c.Role, string(c.JSON)} }
+
+// identity returns who the subscription acts as, and whether it is open.
+func (s *subscription) identity() (sluice.Claims, identityKey, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claims, s.who, !s.closed
+}
+
+// send delivers unless the subscription was closed or became somebody else's
+// since the decision was made.
+func (s *subscription) send(who identityKey, e sluice.ChangeEvent) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.who != who {
+		return false
+	}
+	s.deliver(e)
+	return true
+}
+
+// Close ends delivery.
+func (s *subscription) Close() {
+	s.mu.Lock()
+	was := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !was {
+		s.service.index.remove(s)
+		s.service.metrics.Subscriptions.Add(-1)
+	}
+}
+
+type tableName struct{ schema, table string }
+
+// index finds the bindings for a table: by both names, by the schema, and those
+// for everything.
+type index struct {
+	mu     sync.RWMutex
+	byName map[tableName][]*binding
+}
+
+func newIndex() *index { return &index{byName: map[tableName][]*binding{}} }
+
+func (x *index) add(s *subscription) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, b := range s.bounds {
+		k := tableName{b.schema, b.table}
+		x.byName[k] = append(x.byName[k], b)
+	}
+}
+
+func (x *index) remove(s *subscription) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, b := range s.bounds {
+		k := tableName{b.schema, b.table}
+		list := x.byName[k]
+		for i, other := range list {
+			if other == b {
+				list[i] = list[len(list)-1]
+				list[len(list)-1] = nil
+				list = list[:len(list)-1]
+				break
+			}
+		}
+		if len(list) == 0 {
+			delete(x.byName, k)
+		} else {
+			x.byName[k] = list
+		}
+	}
+}
+
+// names are the keys under which bindings for a table may stand.
+func names(schema, table string) [4]tableName {
+	return [4]tableName{{schema, table}, {schema, "*"}, {"*", table}, {"*", "*"}}
+}
+
+func (x *index) wanted(schema, table string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, k := range names(schema, table) {
+		if len(x.byName[k]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// find returns the bindings for a table.
+func (x *index) find(schema, table string) []*binding {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var out []*binding
+	for _, k := range names(schema, table) {
+		out = append(out, x.byName[k]...)
+	}
+	return out
+}
+
+// limiter lets one line a minute through for each thing that goes wrong.
+type limiter struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+func newLimiter() *limiter { return &limiter{last: map[string]time.Time{}} }
+
+func (l *limiter) allow(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if t, ok := l.last[key]; ok && now.Sub(t) < time.Minute {
+		return false
+	}
+	if len(l.last) > 1000 {
+		clear(l.last)
+	}
+	l.last[key] = now
+	return true
+}

@@ -1,0 +1,255 @@
+package changes
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/internal/backoff"
+)
+
+// process takes one job from match to delivery.
+func (s *Service) process(ctx context.Context, j job) {
+	bindings := s.index.find(j.rel.Schema, j.rel.Name)
+	if len(bindings) == 0 {
+		return
+	}
+	var t *table
+	err := s.persist(ctx, func() (err error) {
+		t, err = s.catalog.table(ctx, j.rel.OID, j.gen)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() == nil && !notFound(err) {
+			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, j.rel.Schema+"."+j.rel.Name, sluice.LogError, err)
+		}
+		return
+	}
+	if !t.listed() {
+		return
+	}
+	r := newRun(s, t, j)
+	r.group(ctx, bindings)
+	r.match(ctx)
+	r.authorize(ctx)
+	r.send()
+}
+
+// persist repeats fn while the database cannot be reached: a restart of
+// PostgreSQL must not lose a change.
+func (s *Service) persist(ctx context.Context, fn func() error) error {
+	var wait backoff.Backoff
+	for {
+		err := fn()
+		if err == nil || !errors.Is(err, sluice.ErrUnavailable) {
+			return err
+		}
+		if wait.Wait(ctx) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// run is the work on one job.
+type run struct {
+	s    *Service
+	t    *table
+	j    job
+	rows []row
+
+	groups []*group
+	byKey  map[identityKey]*group
+}
+
+// row is one change with its values in the order of the table's columns.
+type row struct {
+	ch       *sluice.Change
+	new      []sluice.Value // nil for DELETE
+	old      []sluice.Value // nil when not sent
+	lookup   []sluice.Value // new, with current values in place of missing ones
+	lookedUp bool
+	filters  map[string]bool // results by text of the condition
+	encoded  map[encodeKey][]byte
+}
+
+// group is everybody who acts as the same role with the same claims.
+type group struct {
+	key    identityKey
+	claims sluice.Claims
+	role   *tableRole
+	subs   []*candidate
+	// need and allowed are by image: 2i is the new row of change i, 2i+1 the old.
+	need, allowed []bool
+}
+
+// candidate is a subscription with its bindings for this table.
+type candidate struct {
+	sub      *subscription
+	bindings []*binding
+	matched  [][]*binding // by change
+}
+
+func newRun(s *Service, t *table, j job) *run {
+	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), byKey: map[identityKey]*group{}}
+	// The stream leaves out some columns and may know fewer than the catalog.
+	place := make([]int, len(t.def.Columns))
+	for i := range place {
+		place[i] = -1
+	}
+	for i, c := range j.rel.Columns {
+		if at, ok := t.columns[c.Name]; ok {
+			place[at] = i
+		}
+	}
+	arrange := func(in []sluice.Value) []sluice.Value {
+		if in == nil {
+			return nil
+		}
+		out := make([]sluice.Value, len(place))
+		for at, i := range place {
+			if i >= 0 && i < len(in) {
+				out[at] = in[i]
+			}
+		}
+		return out
+	}
+	for i := range j.changes {
+		ch := &j.changes[i]
+		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), filters: map[string]bool{}, encoded: map[encodeKey][]byte{}}
+		// Under identity FULL the old row knows what the new one left out.
+		if w.old != nil && ch.OldFull {
+			for c := range w.new {
+				if w.new[c].Kind == sluice.ValueMissing {
+					w.new[c] = w.old[c]
+				}
+			}
+		}
+		r.rows[i] = w
+	}
+	return r
+}
+
+// group sorts the subscribers by identity and leaves out those who came later
+// than the commit.
+func (r *run) group(ctx context.Context, bindings []*binding) {
+	seen := map[*subscription]*candidate{}
+	for _, b := range bindings {
+		if r.j.batch.Commit < b.sub.start {
+			continue
+		}
+		if c := seen[b.sub]; c != nil {
+			c.bindings = append(c.bindings, b)
+			continue
+		}
+		claims, who, open := b.sub.identity()
+		if !open {
+			continue
+		}
+		g := r.byKey[who]
+		if g == nil {
+			g = &group{key: who, claims: claims, need: make([]bool, 2*len(r.rows)), allowed: make([]bool, 2*len(r.rows))}
+			err := r.s.persist(ctx, func() (err error) {
+				g.role, err = r.s.catalog.role(ctx, r.t, claims.Role)
+				return err
+			})
+			if err != nil {
+				g.role = &tableRole{} // may do nothing
+				r.s.warn("role", claims.Role, "privileges of a role cannot be read", err)
+			}
+			r.byKey[who] = g
+			r.groups = append(r.groups, g)
+		}
+		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows))}
+		seen[b.sub] = c
+		g.subs = append(g.subs, c)
+	}
+}
+
+// warn writes one line a minute about one thing that goes wrong.
+func (s *Service) warn(kind, name, text string, err error) {
+	if s.noisy.allow(kind + " " + name) {
+		s.log.Warn(text, kind, name, sluice.LogError, err)
+	}
+}
+
+// outcome says what a group gets of a change before filters and policies.
+type outcome uint8
+
+const (
+	outNothing  outcome = iota
+	outDecide           // filters, then policies
+	outNoKey            // error 400 to every candidate
+	outNoSelect         // error 401 to every candidate
+)
+
+func (r *run) outcome(g *group, w *row) outcome {
+	switch {
+	case !r.t.published(w.ch.Kind):
+		return outNothing
+	case !g.role.usage:
+		return outNothing
+	case w.ch.Kind == sluice.ChangeDelete:
+		// Nobody learns more of a deleted row than its key, and not that without
+		// the right to read it.
+		if !g.role.any || !g.role.keyOK {
+			return outNothing
+		}
+	case len(r.t.key) == 0:
+		return outNoKey
+	case !g.role.keyOK:
+		return outNoSelect
+	}
+	return outDecide
+}
+
+// match finds the bindings that want each change, and notes which images
+// policies have to be asked about.
+func (r *run) match(ctx context.Context) {
+	for i := range r.rows {
+		w := &r.rows[i]
+		wanted := false
+		for _, g := range r.groups {
+			out := r.outcome(g, w)
+			if out == outNothing {
+				continue
+			}
+			for _, c := range g.subs {
+				for _, b := range c.bindings {
+					if b.event != 0 && b.event != w.ch.Kind {
+						continue
+					}
+					if out == outDecide && !r.passes(ctx, w, g.role, b.filters) {
+						continue
+					}
+					c.matched[i] = append(c.matched[i], b)
+				}
+				if len(c.matched[i]) > 0 && out == outDecide {
+					wanted = true
+					r.require(g, i)
+				}
+			}
+		}
+		if wanted {
+			r.s.metrics.Changes.Add(1)
+		}
+	}
+}
+
+// require notes the images of change i that decide for g.
+func (r *run) require(g *group, i int) {
+	if !g.role.ask {
+		g.allowed[2*i], g.allowed[2*i+1] = true, true
+		return
+	}
+	w := &r.rows[i]
+	switch {
+	case w.ch.Kind == sluice.ChangeDelete && !w.ch.OldFull:
+		// The named exception: keys only, no decision is possible.
+		g.allowed[2*i] = true
+	case w.ch.Kind == sluice.ChangeDelete:
+		g.need[2*i+1] = true
+	default:
+		g.need[2*i] = true
+		g.need[2*i+1] = w.ch.OldFull
+	}
+}

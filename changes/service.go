@@ -1,0 +1,184 @@
+package changes
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
+)
+
+// Stream tells whether changes are being read; *wal.Reader does.
+type Stream interface {
+	// Live returns nil once what is committed from now on will be handed on.
+	Live(ctx context.Context) error
+}
+
+// Config describes a Service.
+type Config struct {
+	// Admin reads the catalog and validates filters. Required.
+	Admin *pg.Pool
+	// User logs in as authenticator; decisions are made on it, as the user.
+	// Required.
+	User *pg.Pool
+	// Stream is asked before a subscription is answered. Required.
+	Stream Stream
+	// Logger is required.
+	Logger *slog.Logger
+	// Workers decide and deliver, each for its own tables. Default 4.
+	Workers int
+	// QueueJobs bounds the work that waits for one worker. Default 64.
+	QueueJobs int
+	// CheckTimeout bounds one identity's policies over one batch. Default 5 s.
+	CheckTimeout time.Duration
+	// VisibleTimeout bounds the wait until a commit that the log shows is
+	// visible to queries. Default 10 s.
+	VisibleTimeout time.Duration
+	// MaxRecord is the size in bytes past which a row is sent without its large
+	// values. Default 1,048,576.
+	MaxRecord int
+	// FingerprintEvery is how often the catalog is compared for what the stream
+	// does not tell: roles and their members. Default 1 s.
+	FingerprintEvery time.Duration
+}
+
+// Metrics are counters of a Service.
+type Metrics struct {
+	Subscriptions  atomic.Int64
+	Changes        atomic.Int64 // that had a candidate
+	Decisions      atomic.Int64 // identity and row, asked in SQL
+	Deliveries     atomic.Int64
+	DeniedByError  atomic.Int64
+	NotVisible     atomic.Int64 // commits that were not visible in time
+	TooLarge       atomic.Int64
+	VisibleRetries atomic.Int64
+}
+
+// Service implements sluice.ChangeFeed and takes the batches of the stream.
+type Service struct {
+	// fixed after New
+	cfg     Config
+	log     *slog.Logger
+	catalog *catalog
+	index   *index
+	queues  []chan job
+	noisy   *limiter
+	metrics Metrics
+}
+
+// New checks cfg. It starts nothing.
+func New(cfg Config) (*Service, error) {
+	if cfg.Admin == nil || cfg.User == nil || cfg.Stream == nil || cfg.Logger == nil {
+		return nil, errors.New("changes needs Admin, User, Stream and Logger")
+	}
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&cfg.Workers, 4)
+	def(&cfg.QueueJobs, 64)
+	def(&cfg.MaxRecord, 1<<20)
+	for v, d := range map[*time.Duration]time.Duration{
+		&cfg.CheckTimeout: 5 * time.Second, &cfg.VisibleTimeout: 10 * time.Second, &cfg.FingerprintEvery: time.Second,
+	} {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	s := &Service{cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin), index: newIndex(), noisy: newLimiter()}
+	for range cfg.Workers {
+		s.queues = append(s.queues, make(chan job, cfg.QueueJobs))
+	}
+	return s, nil
+}
+
+// Metrics returns the counters.
+func (s *Service) Metrics() *Metrics { return &s.metrics }
+
+// job is a run of changes of one table in one batch.
+type job struct {
+	batch   *sluice.ChangeBatch // for its commit
+	rel     *sluice.Relation
+	gen     uint64 // the catalog's generation when the changes came by
+	changes []sluice.Change
+}
+
+// Handle takes one batch. Changes of tables that nobody listens to are dropped;
+// the others go to the worker of their table. It blocks while that one is
+// behind, which holds the stream up.
+func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
+	for i := 0; i < len(b.Changes); {
+		ch := &b.Changes[i]
+		if ch.Kind == sluice.ChangeCatalog {
+			s.catalog.invalidate()
+			i++
+			continue
+		}
+		n := i + 1
+		for n < len(b.Changes) && b.Changes[n].Relation == ch.Relation && b.Changes[n].Kind != sluice.ChangeCatalog {
+			n++
+		}
+		if s.index.wanted(ch.Relation.Schema, ch.Relation.Name) {
+			j := job{batch: &b, rel: ch.Relation, gen: s.catalog.generation(), changes: b.Changes[i:n]}
+			select {
+			case s.queues[ch.Relation.OID%uint32(len(s.queues))] <- j:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		i = n
+	}
+	return nil
+}
+
+// Run decides and delivers until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, q := range s.queues {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case j := <-q:
+					s.process(ctx, j)
+				}
+			}
+		})
+	}
+	g.Go(func() error { s.watchCatalog(ctx); return nil })
+	return g.Wait()
+}
+
+// watchCatalog compares a fingerprint of what the stream does not tell.
+func (s *Service) watchCatalog(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.FingerprintEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.metrics.Subscriptions.Load() == 0 {
+			last = ""
+			continue
+		}
+		var now string
+		if err := s.cfg.Admin.QueryRow(ctx, fingerprintSQL).Scan(&now); err != nil {
+			s.log.Debug("read catalog fingerprint", sluice.LogError, err)
+			continue
+		}
+		if last != "" && now != last {
+			s.catalog.invalidate()
+		}
+		last = now
+	}
+}
