@@ -85,6 +85,15 @@ type world struct {
 	log   buffer
 	mu    sync.Mutex
 	calls []call
+
+	serving sync.RWMutex // held for reading while a request is served by withRealtime
+}
+
+// settle waits for the requests whose answers have been read: their log lines
+// come last.
+func (w *world) settle() {
+	w.serving.Lock()
+	defer w.serving.Unlock()
 }
 
 func (w *world) spy(service string) spy { return spy{service, &w.mu, &w.calls} }
