@@ -15,6 +15,9 @@ import (
 type Handlers struct {
 	// Broadcast delivers to the node's sockets.
 	Broadcast func(b *sluice.Broadcast)
+	// Changes takes a batch of the log. It may block, which holds the stream
+	// up, until ctx ends.
+	Changes func(ctx context.Context, b sluice.ChangeBatch) error
 }
 
 // Local is the bus of a single node: publishing calls the handler.
@@ -29,4 +32,13 @@ func (l *Local) PublishBroadcast(_ context.Context, b *sluice.Broadcast) error {
 		l.handlers.Broadcast(b)
 	}
 	return nil
+}
+
+// PublishChanges hands a batch to this node and returns when it has been taken.
+// Batches of one caller arrive everywhere in the order of the calls.
+func (l *Local) PublishChanges(ctx context.Context, b sluice.ChangeBatch) error {
+	if l.handlers.Changes == nil {
+		return nil
+	}
+	return l.handlers.Changes(ctx, b)
 }

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/auth"
+	"github.com/sluice-dev/sluice/changes"
+	"github.com/sluice-dev/sluice/cluster"
+	"github.com/sluice-dev/sluice/gateway"
+	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/project"
+	"github.com/sluice-dev/sluice/realtime"
+	"github.com/sluice-dev/sluice/token"
+	"github.com/sluice-dev/sluice/wal"
+)
+
+// serveConfig is what the services of one node need from outside.
+type serveConfig struct {
+	log     *slog.Logger
+	project project.Config
+	keys    *token.Keyring
+	// Login URLs: the system's, the users' (authenticator), and Auth's.
+	adminURL, userURL, authURL sluice.Secret
+	api                        net.Listener
+	explain                    bool
+}
+
+// serve brings the services up in the order in which they depend on one another
+// and runs them until ctx ends. ready is called once clients are answered. What
+// was opened first closes last: pools after the services that use them.
+func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
+	admin, err := pg.Open(ctx, pg.Config{URL: cfg.adminURL, Name: "sluice", MaxConns: 8, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	users, err := pg.Open(ctx, pg.Config{URL: cfg.userURL, Name: "sluice rest", MaxConns: 16, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	defer users.Close()
+	deciders, err := pg.Open(ctx, pg.Config{URL: cfg.userURL, Name: "sluice decisions", MaxConns: 4, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	defer deciders.Close()
+	authPool, err := pg.Open(ctx, pg.Config{URL: cfg.authURL, Name: "sluice auth", MaxConns: 8, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	defer authPool.Close()
+
+	// A change goes slot → wal → cluster → changes → realtime → socket. Each
+	// step is given the next one; what closes the circle (a message that realtime
+	// publishes comes back to it from the bus) is called through a closure.
+	var feed *changes.Service
+	var rt *realtime.Server
+	bus := cluster.NewLocal(cluster.Handlers{
+		Broadcast: func(b *sluice.Broadcast) { rt.Deliver(b) },
+		Changes:   func(ctx context.Context, b sluice.ChangeBatch) error { return feed.Handle(ctx, b) },
+	})
+	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Logger: cfg.log}); err != nil {
+		return err
+	}
+	if rt, err = realtime.New(realtime.Config{Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Explain: cfg.explain}); err != nil {
+		return err
+	}
+	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
+	g, ctx := errgroup.WithContext(ctx)
+	if cfg.project.Auth.Enabled {
+		if gatewayConfig.Auth, err = auth.New(authConfig(cfg, authPool)); err != nil {
+			return err
+		}
+	}
+	if cfg.project.Realtime.Enabled {
+		gatewayConfig.Realtime = rt
+	}
+	gw, err := gateway.New(gatewayConfig)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return reader.Run(ctx) })
+	g.Go(func() error { return feed.Run(ctx) })
+	g.Go(func() error { return rt.Run(ctx) })
+	g.Go(func() error { return keepPartitions(ctx, admin, cfg.log) })
+	g.Go(func() error { return gw.Run(ctx) })
+	g.Go(func() error {
+		live, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := reader.Live(live); err != nil {
+			return fmt.Errorf("wait for the change stream: %w", reader.State().Err)
+		}
+		return ready()
+	})
+	return g.Wait()
+}
+
+// authConfig takes the settings of section [auth] over.
+func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
+	a := cfg.project.Auth
+	return auth.Config{
+		Pool: pool, Keys: cfg.keys, Logger: cfg.log, Version: buildVersion(),
+		ExternalURL: a.ExternalURL, Issuer: a.JWTIssuer, SiteURL: a.SiteURL,
+		JWTExpiry:    time.Duration(a.JWTExpiry) * time.Second,
+		EnableSignup: a.EnableSignup, EnableAnonymous: a.EnableAnonymousSignIns,
+		EnableEmail: a.Email.EnableSignup, EmailAutoconfirm: !a.Email.EnableConfirmations,
+		MinPasswordLength: a.MinimumPasswordLength, PasswordRequirements: a.PasswordRequirements,
+		SecurePasswordChange: a.Email.SecurePasswordChange,
+		RefreshTokenRotation: a.EnableRefreshTokenRotation,
+		ReuseInterval:        time.Duration(a.RefreshTokenReuseInterval) * time.Second,
+		SessionTimebox:       time.Duration(a.Sessions.Timebox), SessionInactivity: time.Duration(a.Sessions.InactivityTimeout),
+	}
+}
+
+// partitionsEvery is how often the daily partitions of realtime.messages are
+// made ahead of need and dropped after it.
+const partitionsEvery = time.Hour
+
+func keepPartitions(ctx context.Context, admin *pg.Pool, log *slog.Logger) error {
+	tick := time.NewTicker(partitionsEvery)
+	defer tick.Stop()
+	for {
+		if _, err := admin.Exec(ctx, "select sluice.make_message_partitions(), sluice.drop_message_partitions()"); err != nil && ctx.Err() == nil {
+			log.Warn("keep partitions of realtime.messages", sluice.LogError, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// serveHTTP serves a page of its own until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); ctx.Err() == nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
