@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -41,13 +40,8 @@ type patientBody struct {
 // extend ignores the error of a writer that knows no deadlines (in tests).
 func (b *patientBody) extend() { _ = b.conn.SetReadDeadline(time.Now().Add(stallTimeout)) }
 
-// Read lifts the deadline at the body's end: behind it the server waits for the
-// client to go away, and a timeout there would end the request's context.
+// Read leaves a deadline behind, which net/http lifts at the body's end.
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.extend()
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		_ = b.conn.SetReadDeadline(time.Time{})
-	}
-	return n, err
+	return b.ReadCloser.Read(p)
 }

@@ -179,7 +179,6 @@ func TestPanic(t *testing.T) {
 	w := newWorld(t, func(c *gateway.Config) {
 		c.REST = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
-			w.Header().Set("Content-Length", "1000")
 			switch r.URL.Path {
 			case "/late":
 				_, _ = io.WriteString(w, "[")
@@ -188,6 +187,7 @@ func TestPanic(t *testing.T) {
 			case "/abort":
 				panic(http.ErrAbortHandler)
 			}
+			w.Header().Set("Content-Length", "1000")
 			panic("early bug")
 		})
 	})
