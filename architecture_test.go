@@ -21,16 +21,14 @@ const module = "github.com/sluice-dev/sluice"
 // package sluice itself. Everybody may import internal/.
 var mayImport = map[string][]string{
 	"":                 {},
-	"wal/pgoutput":     {},
+	"wal/pgoutput":     {"root"}, // decodes into the root's values, so that a batch copies nothing
 	"devpg":            {},
 	"token":            {"root"},
 	"pg":               {"root"},
 	"cluster":          {"root"},
 	"realtime/phoenix": {"root"},
-	"schema":           {"root", "pg"},
 	"gateway":          {"root", "token"},
 	"auth":             {"root", "token", "pg"},
-	"rest":             {"root", "pg", "schema"},
 	"policy":           {"root", "pg", "schema"},
 	"changes":          {"root", "pg", "schema", "policy"},
 	"project":          {"root", "pg"},
@@ -39,7 +37,7 @@ var mayImport = map[string][]string{
 	"examples/chat":    {},
 	"cmd/sluice": {
 		"root", "auth", "changes", "cluster", "devpg", "gateway", "pg", "policy", "project",
-		"realtime", "rest", "schema", "token", "wal", "examples/chat",
+		"realtime", "token", "wal", "examples/chat",
 	},
 }
 
