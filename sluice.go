@@ -124,7 +124,8 @@ type Identity struct {
 	Bearer Secret
 	// BearerErr tells why Bearer did not verify. Claims is then the key's
 	// identity, which a service must not use in its place: it answers the
-	// refusal in its own format. nil when Bearer is empty or valid.
+	// refusal in its own format. It is set for an Authorization header that says
+	// Bearer and nothing else, too, with Bearer empty.
 	BearerErr *Refusal
 	// Refusal is set only on a socket in explain mode: the handshake should
 	// have been refused; the socket answers every join with it.

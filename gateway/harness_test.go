@@ -39,6 +39,14 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
+// take returns the log and empties it.
+func (b *buffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.b.Reset()
+	return b.b.String()
+}
+
 // lines returns the log's lines as objects.
 func (b *buffer) lines(t *testing.T) []map[string]any {
 	t.Helper()

@@ -351,6 +351,7 @@ func FuzzServe(f *testing.F) {
 	f.Add("/rest/v1/t?apikey="+token.DevPublishableKey, "", "")
 	f.Add("/realtime/v1/websocket?apikey=a&apikey=b", token.DevSecretKey, "Bearer "+token.DevSecretKey)
 	f.Add("/realtime/v1/api/broadcast/room%3A3/events/%2F", "eyJhbGciOiJub25lIn0.e30.", "bearer")
+	f.Add("/rest/v1/"+token.DevSecretKey+"?a=http%3A%2F%2F"+token.DevSecretKey, token.DevSecretKey, "")
 	f.Add("/auth/v1/verify?token=secret-value-1&redirect_to=http%3A%2F%2Fx%23access_token%3Dsecret-value-2", "sb_", "Basic x")
 	f.Fuzz(func(t *testing.T, target, key, authorization string) {
 		u, err := url.ParseRequestURI(target)
@@ -364,6 +365,9 @@ func FuzzServe(f *testing.F) {
 		rec := httptest.NewRecorder()
 		w.ServeHTTP(rec, r)
 		c := w.last(t)
+		if log := w.log.take(); strings.Contains(log, token.DevSecretKey) {
+			t.Errorf("the log shows the key: %s", log)
+		}
 		if rec.Header().Get("Access-Control-Allow-Origin") != "*" {
 			t.Error("no CORS header")
 		}

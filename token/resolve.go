@@ -34,6 +34,10 @@ func (k *Keyring) ResolveKey(key string) (Key, error) {
 		return Key{}, unknownOpaque(key)
 	}
 	if strings.Count(key, ".") != 2 || strings.HasPrefix(strings.ToLower(key), "bearer") || strings.ContainsAny(key, quotes) {
+		if k.isSecret(key) {
+			return Key{}, sluice.Refuse(sluice.CodeNotAnAPIKey).WithText("The API key is the project's JWT secret").
+				WithRemedy("Take it out of the app: whoever has it can act as any user. Use the publishable key, which `sluice status` prints.")
+		}
 		return Key{}, notAKey(key)
 	}
 	claims, err := k.Verify(key)
@@ -80,7 +84,7 @@ func notAKey(key string) *sluice.Refusal {
 		return r.WithText("The API key looks like an S3 secret key (64 hexadecimal digits)")
 	case strings.HasPrefix(lower, "postgres://"), strings.HasPrefix(lower, "postgresql://"):
 		return r.WithText("The API key is a database URL")
-	case key == DevJWTSecret, strings.Contains(lower, "secret"):
+	case strings.Contains(lower, "secret"):
 		return r.WithText("The API key looks like the JWT secret")
 	case key == "undefined", key == "null":
 		return r.WithText("The API key is the word %q: the variable that should hold it is not set", key).

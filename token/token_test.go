@@ -211,7 +211,7 @@ func set(t testing.TB, keys ...jose.JSONWebKey) []byte {
 	return b
 }
 
-// spec: realtime:10 realtime:15 realtime:16 realtime:17 realtime:18 auth-sec:1
+// spec: realtime:10 realtime:15 realtime:16 realtime:17 realtime:18 auth-sec:1 auth-sec:3
 func TestVerifyByKid(t *testing.T) {
 	t.Parallel()
 	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
@@ -227,6 +227,7 @@ func TestVerifyByKid(t *testing.T) {
 		"RS256":             sign(t, jwt.SigningMethodRS256, rsaKey, "r", good()),
 		"RS512":             sign(t, jwt.SigningMethodRS512, rsaKey, "r", good()),
 		"ES256":             sign(t, jwt.SigningMethodES256, ecKey, "e", good()),
+		"Ed25519":           signAs(t, edKey, `{"alg":"Ed25519","kid":"d"}`, good()),
 		"EdDSA":             sign(t, jwt.SigningMethodEdDSA, edKey, "d", good()),
 		"oct":               sign(t, jwt.SigningMethodHS256, oct, "o", good()),
 		"HS, unknown kid":   sign(t, jwt.SigningMethodHS256, secret, "nobody", good()),
@@ -248,6 +249,7 @@ func TestVerifyByKid(t *testing.T) {
 		"other key of the kid":     {sign(t, jwt.SigningMethodHS256, secret, "o", good()), sluice.CodeJwtSignatureError, ""},
 		"HS256 with a public kid":  {sign(t, jwt.SigningMethodHS256, pub, "r", good()), sluice.CodeJwtSignerError, `"r"`},
 		"HS256 secret, public kid": {sign(t, jwt.SigningMethodHS256, secret, "e", good()), sluice.CodeJwtSignerError, `"e"`},
+		"none with a public kid":   {b64(`{"alg":"none","kid":"r"}`) + "." + b64(`{"role":"x","exp":9999999999}`) + ".", sluice.CodeJwtSignerError, "JWT signer, check"},
 		"RS256 with an EC kid":     {sign(t, jwt.SigningMethodRS256, rsaKey, "e", good()), sluice.CodeJwtSignerError, `"e"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,6 +258,17 @@ func TestVerifyByKid(t *testing.T) {
 			wantRefusal(t, err, tt.code, tt.text)
 		})
 	}
+}
+
+// signAs signs with Ed25519 under a header of the test's own.
+func signAs(t testing.TB, key ed25519.PrivateKey, header string, c claims) string {
+	t.Helper()
+	body, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := b64(header) + "." + b64(string(body))
+	return signed + "." + b64(string(ed25519.Sign(key, []byte(signed))))
 }
 
 func must(s string, err error) string {
@@ -301,6 +314,38 @@ func TestSignAndJWKS(t *testing.T) {
 	}
 	if _, err := plain.Verify(must(plain.Sign(good()))); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whatever kinds of keys are configured, clients see public halves alone.
+//
+// spec: auth-sec:8
+func TestJWKSIsPublic(t *testing.T) {
+	t.Parallel()
+	rsaKey, _ := rsa.GenerateKey(rand.Reader, 2048)
+	_, edKey, _ := ed25519.GenerateKey(rand.Reader)
+	ecKey, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	k := ring(t, func(c *token.Config) {
+		c.SigningKeys = sluice.Secret(set(t,
+			jose.JSONWebKey{Key: rsaKey, KeyID: "r"}, jose.JSONWebKey{Key: edKey, KeyID: "d"}, jose.JSONWebKey{Key: ecKey, KeyID: "e"},
+			jose.JSONWebKey{Key: []byte("an oct key of thirty-two bytes!!"), KeyID: "o"}))
+		c.VerifyKeys = set(t, jose.JSONWebKey{Key: []byte("another oct key of thirty bytes!"), KeyID: "o2"})
+	})
+	var jwks struct {
+		Keys []map[string]any `json:"keys"`
+	}
+	if err := json.Unmarshal(k.JWKS(), &jwks); err != nil || len(jwks.Keys) != 3 {
+		t.Fatalf("JWKS %s: %v", k.JWKS(), err)
+	}
+	for _, key := range jwks.Keys {
+		for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "k", "oth"} {
+			if key[private] != nil {
+				t.Errorf("key %v shows %s", key["kid"], private)
+			}
+		}
+		if key["kty"] == "oct" || key["use"] != "sig" || fmt.Sprint(key["key_ops"]) != "[verify]" {
+			t.Errorf("key %v", key)
+		}
 	}
 }
 
@@ -360,7 +405,9 @@ func TestResolveKey(t *testing.T) {
 		"other project":   {token.LegacyKey("a secret of some other project", "anon"), sluice.CodeJwtSignatureError, ""},
 		"s3":              {"625729a08b95bf1b7ff351a663f3a23c", sluice.CodeNotAnAPIKey, "S3 access key"},
 		"database":        {"postgresql://a:b@c/d", sluice.CodeNotAnAPIKey, "database URL"},
-		"jwt secret":      {token.DevJWTSecret, sluice.CodeNotAnAPIKey, "JWT secret"},
+		"jwt secret":      {token.DevJWTSecret, sluice.CodeNotAnAPIKey, "is the project's JWT secret"},
+		"word secret":     {"some-other-secret", sluice.CodeNotAnAPIKey, "looks like the JWT secret"},
+		"s3 secret":       {"850181e4652dd023b7a98c58ae0d2d34bd487ee0cc3254aed6eda37307425907", sluice.CodeNotAnAPIKey, "S3 secret key"},
 		"undefined":       {"undefined", sluice.CodeNotAnAPIKey, "not set"},
 		"quoted":          {`"` + token.DevPublishableKey + `"`, sluice.CodeNotAnAPIKey, "quotes"},
 		"bearer":          {"Bearer " + anon, sluice.CodeNotAnAPIKey, "Bearer"},
