@@ -70,7 +70,7 @@ func (s *Server) caller(r *http.Request) (*caller, error) {
 func bearer(r *http.Request) (sluice.Identity, error) {
 	id, _ := sluice.IdentityFrom(r.Context())
 	switch {
-	case id.BearerErr != nil:
+	case id.Bearer != "" && id.BearerErr != nil:
 		return id, badJWT(id.BearerErr)
 	case id.Bearer != "":
 		return id, nil
@@ -125,7 +125,7 @@ func (s *Server) claimedSession(r *http.Request, c sluice.Claims) (*session, err
 func (s *Server) admin(next answer) answer {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		id, _ := sluice.IdentityFrom(r.Context())
-		if id.BearerErr != nil {
+		if id.Bearer != "" && id.BearerErr != nil {
 			return badJWT(id.BearerErr)
 		}
 		if !slices.Contains(s.cfg.AdminRoles, id.Claims.Role) {

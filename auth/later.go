@@ -47,7 +47,7 @@ func (s *Server) laterRoutes() map[string]methods {
 		"/recover":        mail("Password recovery", "POST"),
 		"/resend":         mail("Resending", "POST"),
 		"/verify":         mail("Verification", "GET", "POST"),
-		"/reauthenticate": userOff(errNotServed.with("Reauthentication needs mail, which"), "GET"),
+		"/reauthenticate": {"GET": s.reauthenticate},
 		"/invite":         adminOff(errNotServed.with("Inviting needs mail, which"), "POST"),
 
 		"/admin/generate_link":                       adminOff(errNotServed.with("Generating links"), "POST"),
@@ -80,6 +80,22 @@ func (s *Server) laterRoutes() map[string]methods {
 		"/oauth/":                                    off(errOAuthServer, every...),
 		"/.well-known/oauth-authorization-server":    off(errOAuthServer, "GET"),
 	}
+}
+
+// reauthenticate would mail a code to the caller.
+func (s *Server) reauthenticate(_ http.ResponseWriter, r *http.Request) error {
+	c, err := s.caller(r)
+	switch {
+	case err != nil:
+		return err
+	case c.Email == "" && c.Phone == "":
+		return errReauthAddress
+	case c.Email != "" && c.EmailConfirmedAt == nil:
+		return errReauthEmail
+	case c.Email == "" && c.PhoneConfirmedAt == nil:
+		return errReauthPhone
+	}
+	return errNotServed.with("Reauthentication needs mail, which")
 }
 
 // pkceGrant exchanges the code of a flow. No flow can have been begun.

@@ -1,0 +1,105 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// UseHashCost makes passwords cheaper than New allows.
+func (s *Server) UseHashCost(cost, workers, queue int) { s.hasher = newHasher(cost, workers, queue) }
+
+// HoldHashWorkers occupies every worker until the returned function is called.
+func (s *Server) HoldHashWorkers() (release func()) {
+	var free []func()
+	for range cap(s.hasher.running) {
+		done, err := s.hasher.turn(context.Background())
+		if err != nil {
+			panic(err)
+		}
+		free = append(free, done)
+	}
+	return func() {
+		for _, f := range free {
+			f()
+		}
+	}
+}
+
+// WaitingHashes is how many passwords are hashed or wait for it.
+func (s *Server) WaitingHashes() int { return len(s.hasher.waiting) }
+
+// Statements are the names of all embedded statements with their text.
+func Statements() map[string]string { return maps.Clone(statements) }
+
+// EmailOf, PhoneOf and Wants2024 are the pure readers of what clients send.
+var (
+	EmailOf   = emailOf
+	PhoneOf   = phoneOf
+	Wants2024 = wants2024
+	CheckPKCE = checkPKCE
+)
+
+// BcryptCost is the cost of stored passwords.
+const BcryptCost = bcryptCost
+
+// DecodeSignup decodes a body of POST /signup and returns its metadata as stored.
+func DecodeSignup(text []byte) ([]byte, error) {
+	var body signupBody
+	if err := decode(text, &body); err != nil {
+		return nil, err
+	}
+	if body.Data == nil {
+		return nil, nil
+	}
+	return body.Data.json(), nil
+}
+
+// MaxMetadata bounds what DecodeSignup returns.
+const MaxMetadata = maxMetadata
+
+// RefreshTokenParts parses a token.
+func RefreshTokenParts(s string) (word string, session uuid.UUID, counter int64, err error) {
+	t, err := parseRefreshToken(s)
+	return t.word, t.session, t.counter, err
+}
+
+// MakeRefreshToken returns a token of version 2.
+func MakeRefreshToken(key string, id uuid.UUID, counter int64) string {
+	return (&session{id: id, key: key, counter: counter}).token()
+}
+
+// RefreshTokenSignedBy reports whether a token of version 2 was made with key.
+func RefreshTokenSignedBy(token, key string) bool {
+	t, err := parseRefreshToken(token)
+	return err == nil && t.signedBy(key)
+}
+
+// NewTokenKey returns a session's key.
+var NewTokenKey = newTokenKey
+
+// NewBuckets returns the allowance of rate buckets.
+func NewBuckets(requests int, in time.Duration) (allow func(netip.Addr, time.Time) bool, size func() int) {
+	b := newBuckets(requests, in)
+	return b.allow, func() int { return len(b.full) }
+}
+
+// ClientIP is the address that a request counts for.
+func (s *Server) ClientIP(r *http.Request) netip.Addr { return s.clientIP(r) }
+
+// CheckHash compares a password with an imported hash.
+func CheckHash(stored, password string) (bool, error) {
+	check, err := checkerOf(stored)
+	if err != nil {
+		return false, err
+	}
+	return check(password), nil
+}
+
+// PublicKeys is how a keyring's JWKS is served.
+func PublicKeys(jwks []byte) json.RawMessage { return withKeyOps(jwks) }
