@@ -354,4 +354,3 @@ func same(t testing.TB, what string, got, want any) {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
-
