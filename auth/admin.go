@@ -362,10 +362,15 @@ func (s *Server) adminDelete(w http.ResponseWriter, r *http.Request) error {
 		if err := s.audit(ctx, tx, byAdmin(r), "user_deleted", s.clientOf(r), traitsOf(u)); err != nil {
 			return err
 		}
-		if !body.Soft {
-			return exec(ctx, tx, "user_delete", id)
+		if body.Soft {
+			return s.softDelete(ctx, tx, u)
 		}
-		return s.softDelete(ctx, tx, u)
+		// Sessions first, in the order in which sign-outs lock them: the cascade
+		// has no order.
+		if err := exec(ctx, tx, "session_delete_all", id, uuid.Nil); err != nil {
+			return err
+		}
+		return exec(ctx, tx, "user_delete", id)
 	})
 	if err != nil {
 		return databaseError(err, errDeletingUser)

@@ -31,7 +31,7 @@ type Config struct {
 	Pool *pg.Pool
 	// Keys is the project's keyring. Required.
 	Keys Keys
-	// Logger receives failures and, at level debug, sign-ins. Required.
+	// Logger receives failures and what looks like an attack. Required.
 	Logger *slog.Logger
 	// Now is the clock. Default time.Now.
 	Now func() time.Time

@@ -106,3 +106,6 @@ func PublicKeys(jwks []byte) json.RawMessage { return withKeyOps(jwks) }
 
 // DummyHash is compared where there is no password.
 const DummyHash = dummyHash
+
+// NewTokenWord returns a token of version 1.
+var NewTokenWord = newTokenV1

@@ -93,7 +93,12 @@ func keyring(t testing.TB, change func(*token.Config)) *token.Keyring {
 // stock local stack and cheap password hashes.
 func start(t testing.TB, change func(*auth.Config)) *stack {
 	t.Helper()
-	s := &stack{DB: pgtest.New(t), t: t, clock: &clock{t: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}, log: &buffer{}}
+	return startOn(t, pgtest.New(t), change)
+}
+
+func startOn(t testing.TB, db *pgtest.DB, change func(*auth.Config)) *stack {
+	t.Helper()
+	s := &stack{DB: db, t: t, clock: &clock{t: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}, log: &buffer{}}
 	s.keys = keyring(t, func(c *token.Config) { c.Now = s.clock.now })
 	s.server = s.serve(change)
 	return s

@@ -60,16 +60,17 @@ func providerMetadata(providers ...string) metadata {
 	return metadata{}.set("provider", providers[0]).set("providers", providers)
 }
 
-// withProvider returns m with one more provider.
-func withProvider(m metadata, identities []identity, provider string) metadata {
-	all := []string{}
-	for _, i := range identities {
+// addProvider notes that u now has an identity of provider, and returns u's
+// app_metadata, which lists the providers.
+func addProvider(u *user, provider string) metadata {
+	all := make([]string, 0, len(u.Identities)+1)
+	for _, i := range u.Identities {
+		if i.Provider == provider {
+			return u.AppMetadata
+		}
 		all = append(all, i.Provider)
 	}
-	for _, p := range all {
-		if p == provider {
-			return m
-		}
-	}
-	return m.merge(providerMetadata(append(all, provider)...))
+	u.Identities = append(u.Identities, identity{Provider: provider})
+	u.AppMetadata = u.AppMetadata.merge(providerMetadata(append(all, provider)...))
+	return u.AppMetadata
 }

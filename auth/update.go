@@ -299,12 +299,9 @@ func (s *Server) setAddress(ctx context.Context, tx pg.Tx, u *user, provider, ad
 	if err := exec(ctx, tx, "identity_set", u.ID.String(), u.ID, data.json(), provider, now); err != nil {
 		return err
 	}
-	app := withProvider(u.AppMetadata, u.Identities, provider)
-	if err := exec(ctx, tx, "user_set_app_metadata", u.ID, app.json(), now); err != nil {
+	if err := exec(ctx, tx, "user_set_app_metadata", u.ID, addProvider(u, provider).json(), now); err != nil {
 		return err
 	}
-	u.AppMetadata = app
-	u.Identities = append(u.Identities, identity{Provider: provider})
 	if !verified {
 		return nil
 	}
