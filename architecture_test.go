@@ -27,7 +27,9 @@ var mayImport = map[string][]string{
 	"pg":               {"root"},
 	"cluster":          {"root"},
 	"realtime/phoenix": {"root"},
+	"schema":           {"root", "pg"},
 	"gateway":          {"root", "token"},
+	"rest":             {"root", "pg", "schema"},
 	"auth":             {"root", "token", "pg"},
 	"policy":           {"root", "pg", "schema"},
 	"changes":          {"root", "pg", "schema", "policy"},
@@ -37,7 +39,7 @@ var mayImport = map[string][]string{
 	"examples/chat":    {},
 	"cmd/sluice": {
 		"root", "auth", "changes", "cluster", "devpg", "gateway", "pg", "policy", "project",
-		"realtime", "token", "wal", "examples/chat",
+		"realtime", "rest", "schema", "token", "wal", "examples/chat",
 	},
 }
 

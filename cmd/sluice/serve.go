@@ -18,6 +18,8 @@ import (
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/realtime"
+	"github.com/sluice-dev/sluice/rest"
+	"github.com/sluice-dev/sluice/schema"
 	"github.com/sluice-dev/sluice/token"
 	"github.com/sluice-dev/sluice/wal"
 )
@@ -87,9 +89,25 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if cfg.project.Realtime.Enabled {
 		gatewayConfig.Realtime = rt
 	}
+	var cache *schema.Cache
+	if cfg.project.API.Enabled {
+		if cache, err = schema.New(schema.Config{Admin: admin, Schemas: cfg.project.API.Schemas, Logger: cfg.log}); err != nil {
+			return err
+		}
+		gatewayConfig.REST, err = rest.New(rest.Config{
+			Pool: users, Schema: cache, Schemas: cfg.project.API.Schemas, ExtraSearchPath: cfg.project.API.ExtraSearchPath,
+			MaxRows: cfg.project.API.MaxRows, Logger: cfg.log,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	gw, err := gateway.New(gatewayConfig)
 	if err != nil {
 		return err
+	}
+	if cache != nil {
+		g.Go(func() error { return cache.Run(ctx) })
 	}
 	g.Go(func() error { return reader.Run(ctx) })
 	g.Go(func() error { return feed.Run(ctx) })
@@ -101,6 +119,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		defer cancel()
 		if err := reader.Live(live); err != nil {
 			return fmt.Errorf("wait for the change stream: %w", reader.State().Err)
+		}
+		if cache != nil {
+			if err := cache.Reload(ctx, 0); err != nil {
+				return err
+			}
 		}
 		return ready()
 	})

@@ -1,0 +1,152 @@
+package rest
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// Error is an error in PostgREST's shape.
+type Error struct {
+	Status  int
+	Code    string
+	Message string
+	Details any // string, list or nil
+	Hint    any // string or nil
+	// Allow and Challenge become headers when set.
+	Challenge string
+	cause     error
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+// Unwrap returns the private cause.
+func (e *Error) Unwrap() error { return e.cause }
+
+func fail(status int, code, message string) *Error {
+	return &Error{Status: status, Code: code, Message: message}
+}
+
+func (e *Error) details(d any) *Error { e.Details = d; return e }
+func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
+
+// body renders the four keys in PostgREST's order.
+func (e *Error) body() []byte {
+	text, err := json.Marshal(struct {
+		Code    string `json:"code"`
+		Details any    `json:"details"`
+		Hint    any    `json:"hint"`
+		Message string `json:"message"`
+	}{e.Code, e.Details, e.Hint, e.Message})
+	if err != nil { // strings
+		return []byte(`{"code":"PGRSTX00","details":null,"hint":null,"message":"Internal error"}`)
+	}
+	return text
+}
+
+// asError maps any error of a request. anonymous says that no user token was
+// sent: a missing right is then 401.
+func asError(err error, anonymous bool) *Error {
+	var e *Error
+	var pe *pgconn.PgError
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &tooLarge):
+		return fail(http.StatusRequestEntityTooLarge, string(sluice.CodeBodyTooLarge), "The request body is too large")
+	case errors.As(err, &pe):
+		return fromPostgres(pe, anonymous)
+	case errors.Is(err, sluice.ErrForbidden):
+		e = fail(http.StatusForbidden, "42501", "permission denied to set role")
+	case errors.Is(err, sluice.ErrTimeout):
+		e = fail(http.StatusGatewayTimeout, "PGRST003", "Timed out acquiring connection from connection pool.")
+	case errors.Is(err, sluice.ErrUnavailable):
+		e = fail(http.StatusServiceUnavailable, "PGRST001", "Database connection lost. Retrying the connection.")
+	default:
+		e = fail(http.StatusInternalServerError, "PGRSTX00", "Internal error")
+	}
+	e.cause = err
+	return e
+}
+
+// fromPostgres maps an error that PostgreSQL raised (spec rest 5.2, 5.3).
+func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
+	e := &Error{Status: statusOf(pe, anonymous), Code: pe.Code, Message: pe.Message, cause: pe}
+	if pe.Detail != "" {
+		e.Details = pe.Detail
+	}
+	if pe.Hint != "" {
+		e.Hint = pe.Hint
+	}
+	if e.Status == http.StatusUnauthorized {
+		e.Challenge = "Bearer"
+	}
+	return e
+}
+
+var classStatus = map[string]int{
+	"08": 503, "09": 500, "0L": 403, "0P": 403, "25": 500, "28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500, "40": 500,
+	"53": 503, "54": 500, "55": 500, "57": 500, "58": 500, "F0": 500, "HV": 500, "P0": 500, "XX": 500,
+}
+
+var stateStatus = map[string]int{
+	"21000": 500, "23503": 409, "23505": 409, "25006": 405, "42883": 404, "42P01": 404, "42P17": 500, "53400": 500, "P0001": 400,
+}
+
+func statusOf(pe *pgconn.PgError, anonymous bool) int {
+	switch {
+	case pe.Code == "42501" && anonymous:
+		return http.StatusUnauthorized
+	case pe.Code == "42501":
+		return http.StatusForbidden
+	case pe.Code == "22023" && strings.HasPrefix(pe.Message, `role "`) && strings.HasSuffix(pe.Message, "does not exist"):
+		return http.StatusUnauthorized
+	case pe.Code == "21000" && strings.HasSuffix(pe.Message, "requires a WHERE clause"):
+		return http.StatusBadRequest
+	case strings.HasPrefix(pe.Code, "PT"):
+		if n, err := strconv.Atoi(pe.Code[2:]); err == nil && n >= 200 && n < 600 {
+			return n
+		}
+		return http.StatusInternalServerError
+	}
+	if s, ok := stateStatus[pe.Code]; ok {
+		return s
+	}
+	if len(pe.Code) == 5 {
+		if s, ok := classStatus[pe.Code[:2]]; ok {
+			return s
+		}
+	}
+	return http.StatusBadRequest
+}
+
+// fromToken answers a bearer token that did not verify (spec rest 1.4).
+func fromToken(r *sluice.Refusal) *Error {
+	e := fail(http.StatusUnauthorized, "PGRST301", r.Text)
+	switch {
+	case errors.Is(r, sluice.ErrTokenExpired):
+		e.Code, e.Message = "PGRST303", "JWT expired"
+	case errors.Is(r, sluice.ErrTokenClaims):
+		e.Code = "PGRST303"
+	case errors.Is(r, sluice.ErrTokenSignature), errors.Is(r, sluice.ErrTokenKey):
+		e.Message, e.Details = "No suitable key or wrong key type", "None of the keys was able to decode the JWT"
+	case errors.Is(r, sluice.ErrTokenForm) && !strings.HasPrefix(r.Text, "Empty JWT"):
+		e.Message = "JWT cryptographic operation failed"
+		// The verifier's words are PostgREST's: expected 3 parts in JWT; got 2.
+		if c := r.Unwrap(); c != nil && strings.Contains(c.Error(), "expected 3 parts") {
+			text, _, _ := strings.Cut(c.Error(), ": ")
+			e.Message = "E" + text[1:]
+		}
+	}
+	e.Hint = r.Remedy
+	e.Challenge = `Bearer error="invalid_token", error_description="` + strings.ReplaceAll(e.Message, `"`, `'`) + `"`
+	e.cause = r
+	return e
+}

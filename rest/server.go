@@ -1,0 +1,213 @@
+package rest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/schema"
+)
+
+// Config describes a Server.
+type Config struct {
+	// Pool logs in as authenticator; nothing but REST uses it. Required.
+	Pool *pg.Pool
+	// Schema is the catalog. Required.
+	Schema *schema.Cache
+	// Schemas are exposed; the first is the default. Required.
+	Schemas []string
+	// ExtraSearchPath follows the schema in the search_path.
+	ExtraSearchPath []string
+	// MaxRows bounds the rows of one answer; 0 is no bound.
+	MaxRows int
+	// BodyLimit bounds a body in bytes. Default 50 MiB.
+	BodyLimit int64
+	// Logger is required.
+	Logger *slog.Logger
+}
+
+// Server serves the paths behind /rest/v1.
+type Server struct {
+	cfg Config
+	log *slog.Logger
+}
+
+// New checks cfg.
+func New(cfg Config) (*Server, error) {
+	if cfg.Pool == nil || cfg.Schema == nil || cfg.Logger == nil || len(cfg.Schemas) == 0 {
+		return nil, errors.New("rest needs Pool, Schema, Schemas and Logger")
+	}
+	if cfg.BodyLimit == 0 {
+		cfg.BodyLimit = 50 << 20
+	}
+	return &Server{cfg, cfg.Logger}, nil
+}
+
+// ServeHTTP serves one request: parse, plan, run, answer.
+func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
+	id, ok := sluice.IdentityFrom(h.Context())
+	if !ok {
+		id.Claims = sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}
+	}
+	a, err := s.serve(h, id)
+	if err != nil {
+		s.answerError(w, h, asError(err, id.Claims.Subject == "" && id.Claims.Role == "anon"))
+		return
+	}
+	a.write(w, h)
+}
+
+// serve runs everything up to the answer. What comes before the plan is pure;
+// nothing before the statement takes a connection.
+func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
+	if id.BearerErr != nil {
+		return nil, fromToken(id.BearerErr)
+	}
+	r, err := s.parse(h)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.cfg.Schema.Snapshot()
+	if snap == nil {
+		return nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
+	}
+	if r.name == "" {
+		return s.root(r, snap)
+	}
+	if r.method == http.MethodPost || r.method == http.MethodPatch {
+		if r.body, err = s.readBody(h); err != nil {
+			return nil, err
+		}
+	}
+	p, err := s.plan(r, snap)
+	if err != nil {
+		return nil, err
+	}
+	if r.method == http.MethodOptions {
+		return &answer{status: http.StatusOK, allow: p.allow(), length: true}, nil
+	}
+	if p.empty != nil {
+		return p.empty, nil
+	}
+	return s.run(h, id, r, p, snap)
+}
+
+// run executes the plan as the user.
+func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, snap *schema.Snapshot) (*answer, error) {
+	settings, ok := snap.Roles[id.Claims.Role]
+	if !ok {
+		return nil, &Error{
+			Status: http.StatusUnauthorized, Code: "22023", Message: fmt.Sprintf("role %q does not exist", id.Claims.Role),
+			Details: "The role of the token is not one that the login may act as.", Hint: fmt.Sprintf("grant %s to authenticator;", id.Claims.Role), Challenge: "Bearer",
+		}
+	}
+	opt := pg.AsOptions{ReadOnly: p.readOnly, Settings: s.settings(h, r, settings, p)}
+	st := p.query.statement()
+	statements := []pg.Statement{st, {SQL: "select nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')"}}
+	var check func([]pg.Result) error
+	if p.veto != nil {
+		check = func(res []pg.Result) error {
+			c, err := readCounts(res[0])
+			if err != nil {
+				return err
+			}
+			return p.veto(c)
+		}
+	}
+	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, statements, check)
+	if err != nil {
+		return nil, err
+	}
+	c, err := readCounts(res[0])
+	if err != nil {
+		return nil, err
+	}
+	a, err := p.answer(r, c)
+	if err != nil {
+		return nil, err
+	}
+	return a, a.override(res[1])
+}
+
+// settings are what SQL can see of the request (spec rest 1.6).
+func (s *Server) settings(h *http.Request, r *request, role []schema.Setting, p *plan) []pg.Setting {
+	var out []pg.Setting
+	for _, v := range role {
+		out = append(out, pg.Setting{Name: v.Name, Value: v.Value})
+	}
+	path := make([]string, 0, 1+len(s.cfg.ExtraSearchPath))
+	for _, n := range append([]string{r.schema}, s.cfg.ExtraSearchPath...) {
+		path = append(path, `"`+strings.ReplaceAll(n, `"`, `""`)+`"`)
+	}
+	headers := make(map[string]string, len(h.Header))
+	for k, v := range h.Header {
+		headers[strings.ToLower(k)] = strings.Join(v, ", ")
+	}
+	cookies := map[string]string{}
+	for _, c := range h.Cookies() {
+		cookies[c.Name] = c.Value
+	}
+	out = append(out,
+		pg.Setting{Name: "search_path", Value: strings.Join(path, ", ")},
+		pg.Setting{Name: "request.method", Value: h.Method},
+		pg.Setting{Name: "request.path", Value: r.path},
+		pg.Setting{Name: "request.headers", Value: jsonText(headers)},
+		pg.Setting{Name: "request.cookies", Value: jsonText(cookies)},
+	)
+	if r.prefer.timezone != "" {
+		out = append(out, pg.Setting{Name: "timezone", Value: r.prefer.timezone})
+	}
+	for _, v := range p.hoisted {
+		out = append(out, pg.Setting{Name: v.Name, Value: v.Value})
+	}
+	return out
+}
+
+func jsonText(m map[string]string) string {
+	b, err := json.Marshal(m)
+	if err != nil { // strings
+		return "{}"
+	}
+	return string(b)
+}
+
+// answerError writes an error in PostgREST's shape, and says who refused.
+func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
+	if e.Status >= 500 {
+		s.log.Error("request failed", sluice.LogRequest, h.Header.Get("X-Request-Id"), sluice.LogCode, e.Code, sluice.LogError, e.cause)
+	}
+	hd := w.Header()
+	hd.Set("Content-Type", "application/json; charset=utf-8")
+	hd.Set("Proxy-Status", "PostgREST; error="+e.Code)
+	if e.Challenge != "" {
+		hd.Set("WWW-Authenticate", e.Challenge)
+	}
+	if e.Status == http.StatusServiceUnavailable {
+		hd.Set("Retry-After", "1")
+	}
+	if e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Status == http.StatusServiceUnavailable {
+		hd.Set(sluice.HeaderRefusedBy, "rest")
+		hd.Set(sluice.HeaderCode, e.refusalCode())
+	}
+	body := e.body()
+	if h.Method == http.MethodHead {
+		w.WriteHeader(e.Status)
+		return
+	}
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
+
+// refusalCode is Sluice's own code where a token was at fault, else PostgREST's.
+func (e *Error) refusalCode() string {
+	var r *sluice.Refusal
+	if errors.As(e.cause, &r) {
+		return string(r.Code)
+	}
+	return e.Code
+}
