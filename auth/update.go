@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -226,6 +227,9 @@ func (s *Server) cameByLink(ctx context.Context, c *caller) (bool, error) {
 // the password elsewhere since it was checked: then nothing is written.
 func (s *Server) applyUpdate(ctx context.Context, tx pg.Tx, c *caller, change update) error {
 	u, err := lockUser(ctx, tx, c.ID)
+	if errors.Is(notFound(err), errUserNotFound) {
+		return errSubjectGone
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -231,4 +232,50 @@ func TestLogoutRefusals(t *testing.T) {
 	s.do("POST", "/logout", nil).refused(403, "bad_jwt", "invalid claim: missing sub claim")
 	s.do("POST", "/logout", nil, as(in.access())).ok(204)
 	s.do("POST", "/logout", nil, as(in.access())).refused(403, "session_not_found", "Session from session_id claim in JWT does not exist")
+}
+
+// What happens between the check of a request and its transaction counts.
+func TestUserChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sql  string
+		body object
+		code string
+	}{
+		"signed out":       {"delete from auth.sessions", object{"data": object{"late": 1}}, "session_not_found"},
+		"another password": {"update auth.users set encrypted_password = 'x'", object{"password": "a new password"}, "conflict"},
+		"deleted":          {"delete from auth.users", object{"data": object{"late": 1}}, "user_not_found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, nil)
+			in := s.signUp("a@example.com")
+			tx, err := s.Admin().Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background()) //nolint:errcheck // committed by then
+			if _, err := tx.Exec(t.Context(), "select from auth.users for update"); err != nil {
+				t.Fatal(err)
+			}
+			answer := make(chan *reply, 1)
+			go func() { answer <- s.do("PUT", "/user", c.body, as(in.access())) }()
+			for s.count("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == 0 {
+				select {
+				case r := <-answer:
+					t.Fatalf("not waited for the lock: %s", r.text)
+				default:
+				}
+			}
+			if _, err := tx.Exec(t.Context(), c.sql); err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r := <-answer
+			same(t, "code", r.at("code"), any(c.code))
+			same(t, "late writes", s.count("select count(*) from auth.users where raw_user_meta_data ? 'late' or encrypted_password like '$2a$%' and $1", c.code == "conflict"), 0)
+		})
+	}
 }

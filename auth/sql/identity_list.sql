@@ -4,4 +4,4 @@ select id, provider_id, user_id, identity_data, provider, last_sign_in_at,
        coalesce(email, '')
 from auth.identities
 where user_id = $1
-order by created_at, id
+order by created_at, provider, id
