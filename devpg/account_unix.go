@@ -4,6 +4,7 @@ package devpg
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -49,28 +50,31 @@ func (a *account) apply(cmd *exec.Cmd) {
 	}
 }
 
-// canEnter reports whether the account may pass through dir and all folders
-// above it.
+// canEnter reports whether the account may pass through dir, which exists, and
+// all folders above it.
 func (a *account) canEnter(dir string) bool {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false
+	}
 	for {
 		fi, err := os.Stat(dir)
-		switch {
-		case os.IsNotExist(err): // will be made, open to all
-		case err != nil:
+		if err != nil {
 			return false
-		default:
-			st, ok := fi.Sys().(*syscall.Stat_t)
-			mode := fi.Mode().Perm()
-			if !ok {
-				return false
-			}
-			switch {
-			case int(st.Uid) == a.uid && mode&0o100 != 0:
-			case int(st.Uid) != a.uid && int(st.Gid) == a.gid && mode&0o010 != 0:
-			case int(st.Uid) != a.uid && int(st.Gid) != a.gid && mode&0o001 != 0:
-			default:
-				return false
-			}
+		}
+		st, ok := fi.Sys().(*syscall.Stat_t)
+		if !ok {
+			return false
+		}
+		bit := fs.FileMode(0o001)
+		switch {
+		case int(st.Uid) == a.uid:
+			bit = 0o100
+		case int(st.Gid) == a.gid:
+			bit = 0o010
+		}
+		if fi.Mode()&bit == 0 {
+			return false
 		}
 		if dir == filepath.Dir(dir) {
 			return true
@@ -98,5 +102,5 @@ func checkOwner(dir string, a *account) error {
 	if u, err := user.LookupId(owner); err == nil {
 		owner = u.Username
 	}
-	return fmt.Errorf("data folder %s belongs to user %s, and the server runs as %s; give it back with chown -R, or delete it", dir, owner, name)
+	return fmt.Errorf("data folder %s belongs to user %s, and the server runs as %s; give it back with `chown -R`, or delete it", dir, owner, name)
 }

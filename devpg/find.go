@@ -33,7 +33,11 @@ var ErrNoBinaries = errors.New("no PostgreSQL server binaries found")
 // Find looks for server binaries: in the folder that $SLUICE_PG_BIN names, then
 // on PATH, then where Debian, Red Hat, Homebrew and Postgres.app put them,
 // newest first. The error wraps ErrNoBinaries and names what to install.
-func Find(ctx context.Context) (Binaries, error) {
+func Find(ctx context.Context) (Binaries, error) { return find(ctx, 0) }
+
+// find prefers binaries of the wanted major version, when that is not 0. The
+// further folders come last.
+func find(ctx context.Context, want int, further ...string) (Binaries, error) {
 	if dir := os.Getenv("SLUICE_PG_BIN"); dir != "" {
 		b, err := inspect(ctx, dir)
 		if err != nil {
@@ -41,15 +45,21 @@ func Find(ctx context.Context) (Binaries, error) {
 		}
 		return b, nil
 	}
+	var first Binaries
 	var wrong []string
-	for _, dir := range candidates() {
+	for _, dir := range append(candidates(), further...) {
 		b, err := inspect(ctx, dir)
-		if err == nil {
+		switch {
+		case err == nil && (want == 0 || b.Version == want):
 			return b, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
+		case err == nil && first.Dir == "":
+			first = b
+		case err != nil && !errors.Is(err, os.ErrNotExist):
 			wrong = append(wrong, fmt.Sprintf("%s: %v", dir, err))
 		}
+	}
+	if first.Dir != "" {
+		return first, nil
 	}
 	hint := installHint()
 	if len(wrong) > 0 {

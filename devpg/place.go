@@ -22,11 +22,18 @@ func place(dataDir string, account *account) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	switch {
-	case elsewhere != "":
+	if elsewhere != "" {
 		return elsewhere, makeDir(elsewhere, account)
-	case account == nil || account.canEnter(filepath.Dir(dataDir)):
+	}
+	parent := filepath.Dir(dataDir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", fmt.Errorf("make data folder: %w", err)
+	}
+	if account == nil || account.canEnter(parent) {
 		return dataDir, makeDir(dataDir, account)
+	}
+	if _, err := os.Stat(filepath.Join(dataDir, "PG_VERSION")); err == nil {
+		return "", fmt.Errorf("user %s, that PostgreSQL runs as, can no longer enter the folders above the cluster in %s; allow it with chmod o+x", account.name, dataDir)
 	}
 	sum := sha256.Sum256([]byte(dataDir))
 	elsewhere = filepath.Join(sharedDir, hex.EncodeToString(sum[:8]))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -40,6 +41,15 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		close(p.done)
 	}()
 	return p, <-started
+}
+
+// tiedOutput runs cmd to its end so that it does not outlive this process, and
+// returns what it printed.
+func tiedOutput(cmd *exec.Cmd) ([]byte, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tie(cmd)
+	return cmd.CombinedOutput()
 }
 
 func (p *process) ended() bool {
@@ -96,42 +106,58 @@ func readPidFile(dir string) (pidFile, error) {
 // endPredecessor ends a server that still runs on the folder although its Sluice
 // is gone, and removes a pid file that belongs to nobody.
 func (s *Server) endPredecessor(ctx context.Context) error {
-	p, err := readPidFile(s.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	file := filepath.Join(s.dir, "postmaster.pid")
-	if err != nil || !runsOn(p.pid, s.dir) {
-		s.cfg.Logger.Info("removing a stale postmaster.pid", "pid", p.pid)
-		if err := os.Remove(file); err != nil {
-			return fmt.Errorf("remove stale pid file: %w", err)
-		}
+	p, err := readPidFile(s.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case err == nil && runsOn(p.pid, s.dir):
+		s.cfg.Progress(fmt.Sprintf("Ending a PostgreSQL (pid %d) that an earlier Sluice left behind...", p.pid))
+		if err := s.end(ctx, p.pid, fastShutdown, 10*time.Second); err != nil {
+			return err
+		}
+	default:
+		s.cfg.Logger.Info("removing a stale postmaster.pid", "pid", p.pid)
 	}
-	s.cfg.Progress(fmt.Sprintf("Ending a PostgreSQL (pid %d) that an earlier Sluice left behind...", p.pid))
-	proc, err := os.FindProcess(p.pid)
+	// A postmaster that was killed leaves its children to notice; a new one does
+	// not start beside them.
+	for _, pid := range processesOf(s.dir) {
+		if err := s.end(ctx, pid, noSignal, 2*time.Second); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stale pid file: %w", err)
+	}
+	return nil
+}
+
+func noSignal(*os.Process) error { return nil }
+
+// end ends a process on the cluster's folder: gently first, then with force.
+func (s *Server) end(ctx context.Context, pid int, gently func(*os.Process) error, patience time.Duration) error {
+	proc, err := os.FindProcess(pid)
 	if err != nil {
-		return fmt.Errorf("find process %d: %w", p.pid, err)
+		return fmt.Errorf("find process %d: %w", pid, err)
 	}
 	for _, step := range []struct {
 		end  func(*os.Process) error
 		wait time.Duration
-	}{{fastShutdown, 10 * time.Second}, {immediateShutdown, 5 * time.Second}, {(*os.Process).Kill, 5 * time.Second}} {
+	}{{gently, patience}, {immediateShutdown, 5 * time.Second}, {(*os.Process).Kill, 5 * time.Second}} {
 		if err := step.end(proc); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return fmt.Errorf("end process %d: %w", p.pid, err)
+			return fmt.Errorf("end process %d: %w", pid, err)
 		}
 		wait, cancel := context.WithTimeout(ctx, step.wait)
-		gone := poll(wait, func() bool { return !runsOn(p.pid, s.dir) })
+		gone := poll(wait, func() bool { return !runsOn(pid, s.dir) })
 		cancel()
 		if gone {
-			_ = os.Remove(file) // left only by a kill
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return fmt.Errorf("PostgreSQL with pid %d on %s does not end", p.pid, s.dir)
+	return fmt.Errorf("PostgreSQL with pid %d on %s does not end", pid, s.dir)
 }
 
 // poll asks until the answer is yes or ctx ends.

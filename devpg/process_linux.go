@@ -18,19 +18,34 @@ func tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
 }
 
-// runsOn reports whether pid is a postmaster of this data folder.
+// runsOn reports whether pid is a process of the cluster in dir. All of them
+// work in that folder; the arguments tell the postmaster of another user, whose
+// folder this process may not read.
 func runsOn(pid int, dir string) bool {
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	name, err := os.ReadFile(proc + "comm")
+	if err != nil || !bytes.Contains(name, []byte("postgres")) {
 		return false
 	}
-	parts := bytes.Split(args, []byte{0})
-	for i, p := range parts {
-		if string(p) == "-D" && i+1 < len(parts) && string(parts[i+1]) == dir {
-			return true
+	if here, err := os.Stat(proc + "cwd"); err == nil {
+		there, err := os.Stat(dir)
+		return err == nil && os.SameFile(here, there)
+	}
+	args, _ := os.ReadFile(proc + "cmdline") // empty when the process has ended
+	return bytes.Contains(args, []byte("\x00-D\x00"+dir+"\x00"))
+}
+
+// processesOf lists the processes of the cluster in dir.
+func processesOf(dir string) []int {
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
+	var out []int
+	for _, p := range procs {
+		pid, _ := strconv.Atoi(filepath.Base(p)) // digits by the pattern
+		if runsOn(pid, dir) {
+			out = append(out, pid)
 		}
 	}
-	return false
+	return out
 }
 
 // listener finds who listens on a port: the socket's inode in /proc/net, then

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -33,14 +35,15 @@ type Config struct {
 	Superuser string
 	// Password of the superuser at the first start. Default postgres.
 	Password string
-	// Settings are PostgreSQL settings on top of the defaults.
+	// Settings are PostgreSQL settings on top of the defaults. The port is not
+	// among them.
 	Settings map[string]string
 	// InitArgs are further arguments for initdb.
 	InitArgs []string
 	// Binaries to run. Default: Find, at the first Start.
 	Binaries Binaries
 	// FetchDir is where binaries are unpacked when none are installed. Default:
-	// a folder in the user's cache.
+	// a folder in the user's cache, as root one below /var/lib/sluice.
 	FetchDir string
 	// Repository replaces the address that binaries are fetched from.
 	Repository string
@@ -110,11 +113,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.StartTimeout = 2 * time.Minute
 	}
 	if cfg.FetchDir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			cache = os.TempDir()
-		}
-		cfg.FetchDir = filepath.Join(cache, "sluice", "postgresql-"+string(fetchVersion))
+		cfg.FetchDir = filepath.Join(fetchRoot(), "postgresql-"+string(fetchVersion))
 	}
 	for k, v := range cfg.Settings {
 		if !settingName(k) || strings.ContainsAny(v, "\n\r\x00") {
@@ -146,8 +145,15 @@ func (s *Server) URL(user, database string) string {
 // Binaries returns the binaries in use, after Start.
 func (s *Server) Binaries() Binaries { return s.cfg.Binaries }
 
-// Done is closed when a started server has ended, whoever ended it.
-func (s *Server) Done() <-chan struct{} { return s.proc.done }
+// Done is closed when the server that Start started has ended, whoever ended it.
+// Before the first Start it is nil, and so never ready. Not to be called while
+// Start runs.
+func (s *Server) Done() <-chan struct{} {
+	if s.proc == nil {
+		return nil
+	}
+	return s.proc.done
+}
 
 // Start brings the cluster up and returns when it accepts connections. It makes
 // the cluster if there is none, ends a server that a killed predecessor left on
@@ -157,17 +163,20 @@ func (s *Server) Start(ctx context.Context) (fresh bool, err error) {
 	if s.proc != nil && !s.proc.ended() {
 		return false, errors.New("the server is running already")
 	}
-	if err := s.binaries(ctx); err != nil {
-		return false, err
-	}
 	account, err := serverAccount()
 	if err != nil {
 		return false, err
 	}
 	if s.dir, err = place(s.cfg.DataDir, account); err != nil {
+		if foreign := checkOwner(s.cfg.DataDir, account); errors.Is(err, fs.ErrPermission) && foreign != nil {
+			return false, foreign
+		}
 		return false, err
 	}
 	if err := checkOwner(s.dir, account); err != nil {
+		return false, err
+	}
+	if err := s.binaries(ctx, account); err != nil {
 		return false, err
 	}
 	if err := s.endPredecessor(ctx); err != nil {
@@ -176,13 +185,17 @@ func (s *Server) Start(ctx context.Context) (fresh bool, err error) {
 	if err := portFree(s.cfg.Port); err != nil {
 		return false, err
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, "PG_VERSION")); errors.Is(err, os.ErrNotExist) {
+	switch v, err := s.clusterVersion(); {
+	case err != nil:
+		return false, err
+	case v == 0:
 		if err := s.initdb(ctx, account); err != nil {
 			return false, err
 		}
 		fresh = true
-	} else if err := s.checkVersion(); err != nil {
-		return false, err
+	case v != s.cfg.Binaries.Version:
+		return false, fmt.Errorf("the cluster in %s was made by PostgreSQL %d, the binaries in %s are version %s; name the folder of the right ones in SLUICE_PG_BIN, or delete the cluster with `sluice stop --no-backup`",
+			s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full)
 	}
 	if err := s.writeSettings(account); err != nil {
 		return fresh, err
@@ -190,21 +203,46 @@ func (s *Server) Start(ctx context.Context) (fresh bool, err error) {
 	return fresh, s.launch(ctx, account)
 }
 
-// binaries settles which server is run.
-func (s *Server) binaries(ctx context.Context) error {
-	if s.cfg.Binaries.Dir != "" {
-		return nil
+// binaries settles which server is run: that of the cluster's version, when
+// there are several.
+func (s *Server) binaries(ctx context.Context, account *account) error {
+	b := s.cfg.Binaries
+	if b.Dir == "" {
+		want, err := s.clusterVersion()
+		if err != nil {
+			return err
+		}
+		b, err = find(ctx, want, filepath.Join(s.cfg.FetchDir, "bin"))
+		if errors.Is(err, ErrNoBinaries) {
+			s.cfg.Progress(err.Error())
+			b, err = Fetch(ctx, s.cfg.FetchDir, s.cfg.Repository, s.cfg.Progress)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	b, err := Find(ctx)
-	if errors.Is(err, ErrNoBinaries) {
-		s.cfg.Progress(err.Error())
-		b, err = Fetch(ctx, s.cfg.FetchDir, s.cfg.Repository, s.cfg.Progress)
-	}
-	if err != nil {
-		return err
+	if account != nil && !account.canEnter(b.Dir) {
+		return fmt.Errorf("user %s, that PostgreSQL runs as, cannot enter the folder of its binaries, %s", account.name, b.Dir)
 	}
 	s.cfg.Binaries = b
 	return nil
+}
+
+// clusterVersion returns the major version that made the cluster, 0 when there
+// is none yet.
+func (s *Server) clusterVersion() (int, error) {
+	text, err := os.ReadFile(filepath.Join(s.dir, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read version of the cluster: %w", err)
+	}
+	v, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || v <= 0 {
+		return 0, fmt.Errorf("%s says %q, which is no version; the cluster is damaged, delete it with `sluice stop --no-backup`", filepath.Join(s.dir, "PG_VERSION"), text)
+	}
+	return v, nil
 }
 
 func (s *Server) program(name string) string {
@@ -243,7 +281,7 @@ func (s *Server) initdb(ctx context.Context, account *account) error {
 	cmd.Dir = scratch
 	cmd.Env = serverEnvironment()
 	account.apply(cmd)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := tiedOutput(cmd); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, strings.TrimSpace(string(out)))
 	}
 	if err := os.Remove(s.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -255,49 +293,42 @@ func (s *Server) initdb(ctx context.Context, account *account) error {
 	return nil
 }
 
-// checkVersion refuses a cluster that another major version made.
-func (s *Server) checkVersion() error {
-	text, err := os.ReadFile(filepath.Join(s.dir, "PG_VERSION"))
-	if err != nil {
-		return fmt.Errorf("read version of the cluster: %w", err)
-	}
-	v := strings.TrimSpace(string(text))
-	if v == strconv.Itoa(s.cfg.Binaries.Version) {
-		return nil
-	}
-	return fmt.Errorf("the cluster in %s was made by PostgreSQL %s, the binaries in %s are version %s; name the folder of the right ones in SLUICE_PG_BIN, or delete the cluster with `sluice stop --no-backup`",
-		s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full)
-}
-
 // writeSettings replaces postgresql.conf; ALTER SYSTEM writes to another file
 // and wins.
 func (s *Server) writeSettings(account *account) error {
-	all := map[string]string{"port": strconv.Itoa(s.cfg.Port)}
-	for k, v := range defaultSettings {
-		all[k] = v
-	}
-	for k, v := range s.cfg.Settings {
-		all[k] = v
-	}
+	all := maps.Clone(defaultSettings)
+	maps.Copy(all, s.cfg.Settings)
+	all["port"] = strconv.Itoa(s.cfg.Port)
 	if runtime.GOOS == "windows" {
 		delete(all, "dynamic_shared_memory_type")
 		delete(all, "unix_socket_directories")
 	}
 	var b strings.Builder
 	b.WriteString("# Written by Sluice at every start. Use [db.settings] in supabase/config.toml.\n")
-	keys := make([]string, 0, len(all))
-	for k := range all {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(all)) {
 		fmt.Fprintf(&b, "%s = '%s'\n", k, strings.ReplaceAll(all[k], "'", "''"))
 	}
-	file := filepath.Join(s.dir, "postgresql.conf")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+	// By way of a new file: what stands under the name now was possibly put
+	// there by the server's user, and this process may be root.
+	tmp, err := os.CreateTemp(s.dir, "postgresql.conf.") // mode 0600
+	if err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
-	return give(file, account)
+	defer os.Remove(tmp.Name()) // it is gone when all went well
+	_, err = tmp.WriteString(b.String())
+	if err == nil && account != nil {
+		err = tmp.Chown(account.uid, account.gid)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), filepath.Join(s.dir, "postgresql.conf"))
+	}
+	if err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
 }
 
 // serverEnvironment leaves PG* variables of the user's shell out.
@@ -320,9 +351,11 @@ func (s *Server) launch(ctx context.Context, account *account) error {
 	cmd.Env = serverEnvironment()
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	account.apply(cmd)
-	if s.proc, err = startProcess(cmd); err != nil {
+	proc, err := startProcess(cmd)
+	if err != nil {
 		return fmt.Errorf("start postgres: %w", err)
 	}
+	s.proc = proc
 	if err := s.waitReady(ctx, from); err != nil {
 		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()

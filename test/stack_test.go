@@ -108,7 +108,7 @@ func (s *stack) up() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cmd := exec.Command(s.bin, append([]string{"start", "--workdir", s.dir}, s.args...)...)
-	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Env = append(environ(), s.env...)
 	cmd.Stderr = s.log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -157,7 +157,7 @@ func (s *stack) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.bin, append(args, "--workdir", s.dir)...)
-	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Env = append(environ(), s.env...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -207,6 +207,18 @@ func (s *stack) postmaster() int {
 		return 0
 	}
 	return pid
+}
+
+// environ is the environment without settings that would change the project
+// under test.
+func environ() []string {
+	var out []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "SUPABASE_") {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // logBuffer is what the process wrote, readable while it runs.

@@ -38,7 +38,6 @@ import (
 // for the template as well: a standby or recovery checks some of them.
 var settings = map[string]string{
 	"fsync":                 "off",
-	"synchronous_commit":    "off",
 	"full_page_writes":      "off",
 	"max_wal_senders":       "100",
 	"max_replication_slots": "100",
