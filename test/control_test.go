@@ -112,7 +112,7 @@ func (s *stack) startPostgres(ctx context.Context) error {
 	if wait(5*time.Second, answers) == nil {
 		return nil
 	}
-	data := filepath.Join(s.dir, ".sluice", "pg")
+	data := s.cluster()
 	text, err := os.ReadFile(filepath.Join(data, "postmaster.opts"))
 	if err != nil {
 		return fmt.Errorf("read the options of the last start: %w", err)

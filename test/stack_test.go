@@ -94,6 +94,9 @@ func (s *stack) start(t *testing.T) {
 			t.Errorf("PostgreSQL, process %d, runs on after sluice has ended", pid)
 			_ = syscall.Kill(pid, syscall.SIGQUIT)
 		}
+		if _, err := s.run("stop", "--no-backup"); err != nil { // a cluster outside of dir would stay
+			t.Errorf("delete the data: %v", err)
+		}
 		if t.Failed() {
 			t.Logf("log of sluice, last part:\n%s", s.log.tail(16000))
 		}
@@ -136,6 +139,7 @@ func (s *stack) up() error {
 	select {
 	case s.chat = <-ready:
 	case <-done:
+		s.cmd = nil
 		return fmt.Errorf("sluice start ended: %v\n%s", cmd.ProcessState, s.log.tail(8000))
 	case <-limit.C:
 		_ = cmd.Process.Kill()
@@ -195,9 +199,19 @@ func (s *stack) signal(sig syscall.Signal) error {
 	return nil
 }
 
+// cluster returns the folder of the stack's PostgreSQL. It is another one than
+// .sluice/pg when the server's user may not enter that.
+func (s *stack) cluster() string {
+	data := filepath.Join(s.dir, ".sluice", "pg")
+	if elsewhere, err := os.ReadFile(filepath.Join(data, "LOCATION")); err == nil {
+		return strings.TrimSpace(string(elsewhere))
+	}
+	return data
+}
+
 // postmaster returns the process id of the stack's PostgreSQL, 0 if none runs.
 func (s *stack) postmaster() int {
-	text, err := os.ReadFile(filepath.Join(s.dir, ".sluice", "pg", "postmaster.pid"))
+	text, err := os.ReadFile(filepath.Join(s.cluster(), "postmaster.pid"))
 	if err != nil {
 		return 0
 	}

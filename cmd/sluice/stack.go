@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/devpg"
 	"github.com/sluice-dev/sluice/examples/chat"
+	"github.com/sluice-dev/sluice/internal/backoff"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/token"
@@ -107,15 +108,40 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 			return printStarted(o.stdout, &s)
 		})
 	})
-	g.Go(func() error {
+	g.Go(func() error { return keepPostgres(ctx, server, log, say) })
+	return g.Wait()
+}
+
+// keepPostgres starts PostgreSQL again whenever it ends by itself. Meanwhile the
+// services answer that the database is away, and keep their sockets.
+func keepPostgres(ctx context.Context, server *devpg.Server, log *slog.Logger, say *progress) error {
+	retry := backoff.Backoff{Max: 15 * time.Second}
+	for running := time.Now(); ; running = time.Now() {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-server.Done():
-			return errors.New("PostgreSQL ended by itself; its log is .sluice/postgres.log")
 		}
-	})
-	return g.Wait()
+		log.Error("PostgreSQL ended by itself; starting it again", "log", ".sluice/postgres.log")
+		say.say("PostgreSQL ended by itself (its log is .sluice/postgres.log). Starting it again...")
+		if time.Since(running) > time.Minute {
+			retry.Reset()
+		}
+		if retry.Wait(ctx) != nil {
+			return nil
+		}
+		_, err := server.Start(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			log.Error("PostgreSQL does not start", sluice.LogError, err)
+			say.say("WARN: PostgreSQL does not start: %v", err)
+		default:
+			log.Info("PostgreSQL is back")
+			say.say("PostgreSQL is back.")
+		}
+	}
 }
 
 // prepareDatabase brings the cluster to the state that the services and the
