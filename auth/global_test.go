@@ -116,8 +116,14 @@ func TestErrorFormats(t *testing.T) {
 		version string
 		modern  bool
 	}{
-		{"", false}, {"2023-01-01", false}, {"2023-12-31", false}, {"garbage", false}, {"2024-13-01", false}, {"2024-01-01x", false},
-		{"2024-01-01", true}, {"2030-01-01", true},
+		{"", false},
+		{"2023-01-01", false},
+		{"2023-12-31", false},
+		{"garbage", false},
+		{"2024-13-01", false},
+		{"2024-01-01x", false},
+		{"2024-01-01", true},
+		{"2030-01-01", true},
 	} {
 		r := s.do("POST", "/token?grant_type=password", object{"email": "nobody@example.com", "password": "x"},
 			with("X-Supabase-Api-Version", c.version)).ok(400)

@@ -30,11 +30,16 @@ func TestLoginRefusals(t *testing.T) {
 	s.Exec("update auth.users set encrypted_password = '$2a$garbage' where email = 'broken@example.com'")
 	var bodies []string
 	for _, body := range []object{
-		{"email": "a@example.com", "password": "wrong"}, {"email": "a@example.com", "password": ""}, {"email": "a@example.com"},
-		{"email": "nobody@example.com", "password": password}, {"email": "not an address", "password": password},
-		{"email": "none@example.com", "password": ""}, {"email": "none@example.com", "password": password},
+		{"email": "a@example.com", "password": "wrong"},
+		{"email": "a@example.com", "password": ""},
+		{"email": "a@example.com"},
+		{"email": "nobody@example.com", "password": password},
+		{"email": "not an address", "password": password},
+		{"email": "none@example.com", "password": ""},
+		{"email": "none@example.com", "password": password},
 		{"email": "broken@example.com", "password": password},
-		{"phone": "+49123456", "password": password}, {"phone": "not a number", "password": password},
+		{"phone": "+49123456", "password": password},
+		{"phone": "not a number", "password": password},
 	} {
 		r := s.do("POST", "/token?grant_type=password", body).refused(400, "invalid_credentials", "Invalid login credentials")
 		bodies = append(bodies, r.text)

@@ -244,9 +244,17 @@ func TestPKCEParameters(t *testing.T) {
 		method, challenge string
 		ok                bool
 	}{
-		{"", "", true}, {"s256", good, true}, {"S256", good, true}, {"plain", good, true}, {"PLAIN", strings.Repeat("x", 128), true},
-		{"s256", "", false}, {"", good, false}, {"sha", good, false}, {"s256", strings.Repeat("x", 42), false},
-		{"s256", strings.Repeat("x", 129), false}, {"s256", good + "=", false},
+		{"", "", true},
+		{"s256", good, true},
+		{"S256", good, true},
+		{"plain", good, true},
+		{"PLAIN", strings.Repeat("x", 128), true},
+		{"s256", "", false},
+		{"", good, false},
+		{"sha", good, false},
+		{"s256", strings.Repeat("x", 42), false},
+		{"s256", strings.Repeat("x", 129), false},
+		{"s256", good + "=", false},
 	} {
 		if err := auth.CheckPKCE(c.method, c.challenge); (err == nil) != c.ok {
 			t.Errorf("%q, %q: %v", c.method, c.challenge, err)

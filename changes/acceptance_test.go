@@ -2,7 +2,6 @@ package changes_test
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -205,5 +204,5 @@ func TestMembershipAndMessageInOneTransaction(t *testing.T) {
 			t.Fatalf("message %d is missing or came twice", i)
 		}
 	}
-	t.Log(fmt.Sprintf("%d transactions, %d waits for visibility", n, f.Metrics().VisibleRetries.Load()))
+	t.Logf("%d transactions, %d waits for visibility", n, f.Metrics().VisibleRetries.Load())
 }

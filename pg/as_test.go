@@ -319,9 +319,15 @@ create function public.write_log() returns int language sql security definer as 
 	broken := user(alice)
 	broken.Subject, broken.JSON = "", json.RawMessage(`{"sub":"not a uuid"}`)
 	checks := []pg.EachCheck{
-		{Claims: user(alice)}, {Claims: boom}, {Claims: user(bob)}, {Claims: sluice.Claims{Role: "none"}},
-		{Claims: sluice.Claims{Role: "nobody"}}, {Claims: broken}, {Claims: sluice.Claims{Role: "anon"}},
-		{Claims: sluice.Claims{Role: "service_role"}}, {Claims: user(alice)},
+		{Claims: user(alice)},
+		{Claims: boom},
+		{Claims: user(bob)},
+		{Claims: sluice.Claims{Role: "none"}},
+		{Claims: sluice.Claims{Role: "nobody"}},
+		{Claims: broken},
+		{Claims: sluice.Claims{Role: "anon"}},
+		{Claims: sluice.Claims{Role: "service_role"}},
+		{Claims: user(alice)},
 	}
 	for i := range checks {
 		checks[i].Args = [][]byte{[]byte("0")}

@@ -139,8 +139,10 @@ func (s bootstrapState) statements(opt BootstrapOptions) ([]setupStatement, erro
 			return nil, err
 		}
 		for _, role := range loginRoles {
-			out = append(out, setupStatement{"password of role " + role,
-				"alter role " + quoteIdent(role) + " password " + quoteLiteral(v)})
+			out = append(out, setupStatement{
+				"password of role " + role,
+				"alter role " + quoteIdent(role) + " password " + quoteLiteral(v),
+			})
 		}
 	}
 	database := "alter database " + quoteIdent(s.database)
@@ -148,12 +150,16 @@ func (s bootstrapState) statements(opt BootstrapOptions) ([]setupStatement, erro
 		if strings.ContainsRune(want, 0) {
 			return nil, fmt.Errorf("JWT secret holds a NUL: %w", sluice.ErrInvalid)
 		}
-		out = append(out, setupStatement{"app.settings.jwt_secret",
-			database + " set app.settings.jwt_secret to " + quoteLiteral(want)})
+		out = append(out, setupStatement{
+			"app.settings.jwt_secret",
+			database + " set app.settings.jwt_secret to " + quoteLiteral(want),
+		})
 	}
 	if want := strconv.Itoa(opt.JWTExp); opt.JWTExp > 0 && want != s.jwtExp {
-		out = append(out, setupStatement{"app.settings.jwt_exp",
-			database + " set app.settings.jwt_exp to " + quoteLiteral(want)})
+		out = append(out, setupStatement{
+			"app.settings.jwt_exp",
+			database + " set app.settings.jwt_exp to " + quoteLiteral(want),
+		})
 	}
 	expose := opt.AutoExposeNewTables == nil || *opt.AutoExposeNewTables
 	if want := strconv.FormatBool(expose); want != s.expose {
@@ -162,11 +168,15 @@ func (s bootstrapState) statements(opt BootstrapOptions) ([]setupStatement, erro
 			verb, prep = "grant", "to"
 		}
 		for _, kind := range []string{"tables", "sequences", "functions"} {
-			out = append(out, setupStatement{"auto_expose_new_tables",
-				"alter default privileges for role postgres in schema public " + verb + " all on " + kind + " " + prep + " anon, authenticated, service_role"})
+			out = append(out, setupStatement{
+				"auto_expose_new_tables",
+				"alter default privileges for role postgres in schema public " + verb + " all on " + kind + " " + prep + " anon, authenticated, service_role",
+			})
 		}
-		out = append(out, setupStatement{"auto_expose_new_tables",
-			"insert into sluice.settings (name, value) values ('auto_expose_new_tables', " + quoteLiteral(want) + ") on conflict (name) do update set value = excluded.value"})
+		out = append(out, setupStatement{
+			"auto_expose_new_tables",
+			"insert into sluice.settings (name, value) values ('auto_expose_new_tables', " + quoteLiteral(want) + ") on conflict (name) do update set value = excluded.value",
+		})
 	}
 	return out, nil
 }

@@ -19,8 +19,10 @@ func TestScramVerifier(t *testing.T) {
 	if !verifyScram(v, "postgres") || verifyScram(v, "Postgres") || verifyScram(v, "") {
 		t.Error("the verifier does not tell passwords apart")
 	}
-	for _, bad := range []string{"", "md5d41d8cd98f00b204e9800998ecf8427e", "SCRAM-SHA-256$", "SCRAM-SHA-256$4096", "SCRAM-SHA-256$4096:AAAA",
-		"SCRAM-SHA-256$x:AAAA$a:b", "SCRAM-SHA-256$-1:AAAA$a:b", "SCRAM-SHA-256$99999999999:AAAA$a:b", "SCRAM-SHA-256$4096:?$a:b", "SCRAM-SHA-256$1:AAAA$a:b"} {
+	for _, bad := range []string{
+		"", "md5d41d8cd98f00b204e9800998ecf8427e", "SCRAM-SHA-256$", "SCRAM-SHA-256$4096", "SCRAM-SHA-256$4096:AAAA",
+		"SCRAM-SHA-256$x:AAAA$a:b", "SCRAM-SHA-256$-1:AAAA$a:b", "SCRAM-SHA-256$99999999999:AAAA$a:b", "SCRAM-SHA-256$4096:?$a:b", "SCRAM-SHA-256$1:AAAA$a:b",
+	} {
 		if verifyScram(bad, "postgres") {
 			t.Errorf("%q is a verifier of postgres", bad)
 		}

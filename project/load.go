@@ -363,8 +363,14 @@ func (c *Config) notServed() []Warning {
 		key string
 		m   map[string]any
 	}{
-		{"auth.sms", c.Auth.SMS}, {"auth.hook", c.Auth.Hook}, {"auth.external", c.Auth.External}, {"auth.third_party", c.Auth.ThirdParty},
-		{"auth.captcha", c.Auth.Captcha}, {"auth.oauth_server", c.Auth.OAuthServer}, {"auth.web3", c.Auth.Web3}, {"auth.mfa", c.Auth.MFA},
+		{"auth.sms", c.Auth.SMS},
+		{"auth.hook", c.Auth.Hook},
+		{"auth.external", c.Auth.External},
+		{"auth.third_party", c.Auth.ThirdParty},
+		{"auth.captcha", c.Auth.Captcha},
+		{"auth.oauth_server", c.Auth.OAuthServer},
+		{"auth.web3", c.Auth.Web3},
+		{"auth.mfa", c.Auth.MFA},
 	} {
 		say(anyEnabled(s.m), s.key, "requests for it are answered as for a disabled feature")
 	}

@@ -90,7 +90,9 @@ SUPABASE_API_MAX_ROWS=7
 	}
 	want := []any{
 		"chat", 6001, 6002, 30 * time.Second, "http://site.example", 7, false,
-		true, 2 * time.Second, []string{"a", "b"}, map[string]string{"work_mem": "8MB", "max_connections": "50"},
+		true, 2 * time.Second,
+		[]string{"a", "b"},
+		map[string]string{"work_mem": "8MB", "max_connections": "50"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -144,8 +146,10 @@ func TestLoadMistakes(t *testing.T) {
 	}{
 		"syntax": {"[api\nport = 1", []string{"supabase/config.toml", "line 2, column 5"}},
 		"type":   {"[api]\nport = \"many\"", []string{"api.port"}},
-		"several": {"[api]\nport = 70000\n[auth]\njwt_expiry = 0\njwt_secret = \"short\"\npassword_requirements = \"x\"",
-			[]string{"api.port: 70000", "auth.jwt_expiry", "auth.jwt_secret", "auth.password_requirements"}},
+		"several": {
+			"[api]\nport = 70000\n[auth]\njwt_expiry = 0\njwt_secret = \"short\"\npassword_requirements = \"x\"",
+			[]string{"api.port: 70000", "auth.jwt_expiry", "auth.jwt_secret", "auth.password_requirements"},
+		},
 		"ports": {"[api]\nport = 5000\n[db]\nport = 5000", []string{"db.port: 5000 is also api.port"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -107,13 +107,13 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 func (cfg Config) withDefaults() (Config, error) {
 	var errs []error
 	if cfg.Logger == nil {
-		errs = append(errs, errors.New("Logger is missing"))
+		errs = append(errs, errors.New("no Logger"))
 	}
 	if cfg.Tokens == nil {
-		errs = append(errs, errors.New("Tokens is missing"))
+		errs = append(errs, errors.New("no Tokens"))
 	}
 	if cfg.Bus == nil {
-		errs = append(errs, errors.New("Bus is missing"))
+		errs = append(errs, errors.New("no Bus"))
 	}
 	switch cfg.TokenExpiry {
 	case "":

@@ -216,7 +216,7 @@ func (w *world) client(nc net.Conn, r io.Reader, v phoenix.Version) *client {
 
 func (c *client) read(r io.Reader) {
 	for {
-		f, err := ws.ReadFrame(r)
+		f, err := ws.ReadFrame(r) //lint:ignore SA1019 the peer is our own server
 		c.mu.Lock()
 		switch {
 		case err != nil:

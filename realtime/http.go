@@ -239,7 +239,8 @@ func (s *Server) broadcastOne(w http.ResponseWriter, r *http.Request) {
 		b.Form = sluice.BroadcastBinary
 	default:
 		writeJSON(w, http.StatusUnsupportedMediaType, map[string]string{
-			"error": "Unsupported Media Type. Use application/json or application/octet-stream"})
+			"error": "Unsupported Media Type. Use application/json or application/octet-stream",
+		})
 		return
 	}
 	if !acceptsJSON(r) {

@@ -40,7 +40,6 @@ type argument struct{ name, value string }
 type prefer struct {
 	ret, count, resolution, missing, handling, timezone string
 	maxAffected                                         int64 // -1 when not given
-	unknown                                             []string
 }
 
 // media is the representation that is answered.

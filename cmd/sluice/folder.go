@@ -88,7 +88,7 @@ func (f *folder) readState() (*state, error) {
 }
 
 // errStarting means that the lock is held and nothing is served yet.
-var errStarting = errors.New("Sluice is starting or stopping in this folder; try again in a moment") //nolint:staticcheck // a sentence for people
+var errStarting = errors.New("another process starts or stops the stack of this folder; try again in a moment")
 
 // writeState replaces the file in one step. It holds local development keys:
 // readable by the owner alone.

@@ -147,42 +147,50 @@ func TestEncode(t *testing.T) {
 		"reply": {
 			func(v v) []byte { return phoenix.AppendReply(nil, v, `"1"`, `"2"`, topic, "ok", []byte(`{}`)) },
 			`{"topic":"realtime:a\"b","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":"2"}`,
-			`["1","2","realtime:a\"b","phx_reply",{"status":"ok","response":{}}]`},
+			`["1","2","realtime:a\"b","phx_reply",{"status":"ok","response":{}}]`,
+		},
 		"reason": {
 			func(v v) []byte { return phoenix.AppendReason(nil, v, "", "7", topic, "a\n<b>") },
 			`{"topic":"realtime:a\"b","event":"phx_reply","payload":{"status":"error","response":{"reason":"a\n<b>"}},"ref":7}`,
-			`[null,7,"realtime:a\"b","phx_reply",{"status":"error","response":{"reason":"a\n<b>"}}]`},
+			`[null,7,"realtime:a\"b","phx_reply",{"status":"error","response":{"reason":"a\n<b>"}}]`,
+		},
 		"close": {
 			func(v v) []byte { return phoenix.AppendClose(nil, v, `"1"`, topic) },
 			`{"topic":"realtime:a\"b","event":"phx_close","payload":{},"ref":"1"}`,
-			`["1","1","realtime:a\"b","phx_close",{}]`},
+			`["1","1","realtime:a\"b","phx_close",{}]`,
+		},
 		"error": {
 			func(v v) []byte { return phoenix.AppendError(nil, v, `"1"`, topic, "channel_crash") },
 			`{"topic":"realtime:a\"b","event":"phx_error","payload":{"reason":"channel_crash"},"ref":"1"}`,
-			`["1","1","realtime:a\"b","phx_error",{"reason":"channel_crash"}]`},
+			`["1","1","realtime:a\"b","phx_error",{"reason":"channel_crash"}]`,
+		},
 		"system": {
 			func(v v) []byte {
 				return phoenix.AppendSystem(nil, v, `"1"`, topic, phoenix.System{Extension: "system", Status: "ok", Message: "m", Channel: "a"})
 			},
 			`{"topic":"realtime:a\"b","event":"system","payload":{"extension":"system","status":"ok","message":"m","channel":"a"},"ref":null}`,
-			`["1",null,"realtime:a\"b","system",{"extension":"system","status":"ok","message":"m","channel":"a"}]`},
+			`["1",null,"realtime:a\"b","system",{"extension":"system","status":"ok","message":"m","channel":"a"}]`,
+		},
 		"operator's system": {
 			func(v v) []byte {
 				return phoenix.AppendSystem(nil, v, "", topic, phoenix.System{Extension: "system", Status: "ok", Message: "m"})
 			},
 			`{"topic":"realtime:a\"b","event":"system","payload":{"extension":"system","status":"ok","message":"m"},"ref":null}`,
-			`[null,null,"realtime:a\"b","system",{"extension":"system","status":"ok","message":"m"}]`},
+			`[null,null,"realtime:a\"b","system",{"extension":"system","status":"ok","message":"m"}]`,
+		},
 		"change": {
 			func(v v) []byte { return phoenix.AppendChange(nil, v, topic, []int64{1, 22}, []byte(`{"x":1}`)) },
 			`{"topic":"realtime:a\"b","event":"postgres_changes","payload":{"ids":[1,22],"data":{"x":1}},"ref":null}`,
-			`[null,null,"realtime:a\"b","postgres_changes",{"ids":[1,22],"data":{"x":1}}]`},
+			`[null,null,"realtime:a\"b","postgres_changes",{"ids":[1,22],"data":{"x":1}}]`,
+		},
 		"object": {
 			func(v v) []byte {
 				b, _, _ := phoenix.AppendBroadcast(nil, v, topic, &sluice.Broadcast{Payload: []byte(`{"a": 1}`)})
 				return b
 			},
 			`{"topic":"realtime:a\"b","event":"broadcast","payload":{"a": 1},"ref":null}`,
-			`[null,null,"realtime:a\"b","broadcast",{"a": 1}]`},
+			`[null,null,"realtime:a\"b","broadcast",{"a": 1}]`,
+		},
 	} {
 		for version, want := range map[phoenix.Version]string{phoenix.V1: tt.v1, phoenix.V2: tt.v2} {
 			got := tt.make(version)
