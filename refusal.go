@@ -101,6 +101,7 @@ const (
 	CodeNoSelectGrant      Code = "NoSelectGrant"
 	CodeNoSelectPolicy     Code = "NoSelectPolicy"
 	CodeNoPolicyForRole    Code = "NoPolicyForRole"
+	CodeJoinedWithoutToken Code = "JoinedWithoutToken"
 	CodePolicyError        Code = "RlsPolicyError"
 	CodeSubscriptionParams Code = "InvalidSubscription"
 )
@@ -254,6 +255,11 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusForbidden,
 		Text:   "Row level security is on and no SELECT policy applies to this role, so no change will arrive",
 		Remedy: "Send the user's access_token before the join (await supabase.realtime.setAuth()), or create a SELECT policy for this role.",
+	},
+	CodeJoinedWithoutToken: {
+		Status: http.StatusUnauthorized,
+		Text:   "The channel was joined before the client had looked for a session, and without one no change can arrive",
+		Remedy: "The client joins again by itself; to spare the second join, await supabase.auth.getSession() before subscribe().",
 	},
 	CodePolicyError: {
 		Status: http.StatusForbidden,

@@ -244,7 +244,7 @@ func TestNotices(t *testing.T) {
 			notice := sluice.Refuse(sluice.CodeNoPolicyForRole)
 			w.feed.notices = []*sluice.Refusal{notice}
 			c := w.connect(v)
-			_, rest := c.joined("realtime:a", changesJoin(""))
+			_, rest := c.joined("realtime:a", changesJoin(`,"access_token":"sb_publishable_x"`))
 			wants := []string{system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a")}
 			if explain {
 				wants = append(wants, system("postgres_changes", "warning", notice.Explain(), "a"))
@@ -271,6 +271,33 @@ func TestNotices(t *testing.T) {
 			want(t, c.got(), refusedReply(reason))
 		}, func(cfg *realtime.Config) { cfg.Explain = explain })
 	}
+}
+
+// A client that has not looked for its session is sent back once for a topic
+// when it could receive nothing without one; what a token does not mend, and
+// what a client that sends its key asks for, is accepted with the warning.
+func TestJoinedWithoutToken(t *testing.T) {
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		c := w.connect(v)
+		sentBack := refusedReply(sluice.Refuse(sluice.CodeJoinedWithoutToken).Error())
+		ok := system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a")
+		for _, code := range []sluice.Code{sluice.CodeNoPolicyForRole, sluice.CodeNoSelectGrant} {
+			w.feed.notices = []*sluice.Refusal{sluice.Refuse(code)}
+			c.join("realtime:a", changesJoin(""))
+			want(t, c.got(), sentBack)
+			if last := w.feed.subs[len(w.feed.subs)-1]; last.closed != 1 {
+				t.Error("the subscription of a join that was sent back lives on")
+			}
+			ref, rest := c.joined("realtime:a", changesJoin(""))
+			want(t, rest, ok)
+			c.push(ref, "realtime:a", "phx_leave", `{}`)
+			c.got()
+		}
+		w.feed.notices = []*sluice.Refusal{sluice.Refuse(sluice.CodeNoSelectPolicy)}
+		c.joined("realtime:a", changesJoin(""))
+		w.feed.notices = nil
+		c.joined("realtime:a", changesJoin(""))
+	})
 }
 
 // A join without config names its table in the topic.

@@ -21,6 +21,7 @@ type channel struct {
 	ack         bool
 	self        bool
 	presenceKey string // empty until the server has to choose one
+	undecided   bool   // the join carried no token; see conn.sendBack
 
 	// guarded by conn.handleMu
 	claims     sluice.Claims

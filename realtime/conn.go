@@ -46,6 +46,7 @@ type conn struct {
 	channels  []*channel // at most MaxChannels, so that a scan is cheaper than a map
 	finished  bool       // readLoop has ended
 	lastToken verified   // the token that was verified last; channels share its claims
+	sentBack  []string   // topics whose join was sent back once; at most MaxChannels
 	work      sync.WaitGroup
 
 	// guarded by mu: the queue

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/sluice-dev/sluice"
@@ -54,8 +56,36 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 				return
 			}
 		}
+		if refusal := c.sendBack(ch, live.notices); refusal != nil {
+			c.drop(ch)
+			ch.refuseJoin(ref, refusal, replaced)
+			return
+		}
 		ch.accept(ref, replaced, &live)
 	}, live.close)
+}
+
+// sendBack refuses a join that would be silent for want of a token, once for a
+// topic. A stock client that subscribes in the tick in which it was made joins
+// before it has read its session, and never sends the token afterwards: the
+// channel would say SUBSCRIBED and receive nothing. Refused, it joins again
+// after a second, with the token by then (docs/decisions/0005). Who comes
+// without one again has no session; that join is accepted, with its warning.
+func (c *conn) sendBack(ch *channel, notices []*sluice.Refusal) *sluice.Refusal {
+	i := slices.Index(c.sentBack, ch.topic)
+	if i >= 0 {
+		c.sentBack = slices.Delete(c.sentBack, i, i+1)
+		return nil
+	}
+	// What else keeps changes away (no policy at all) a token does not mend.
+	i = slices.IndexFunc(notices, func(n *sluice.Refusal) bool {
+		return n.Code == sluice.CodeNoPolicyForRole || n.Code == sluice.CodeNoSelectGrant
+	})
+	if !ch.undecided || i < 0 || len(c.sentBack) >= c.srv.cfg.MaxChannels {
+		return nil
+	}
+	c.sentBack = append(c.sentBack, ch.topic)
+	return sluice.Refuse(sluice.CodeJoinedWithoutToken).WithCause(notices[i])
 }
 
 // prepare makes the checks of a join in their order and reads its payload.
@@ -93,6 +123,7 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 		return sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("%s", expiredText(c.key))
 	}
 	ch.setClaims(v)
+	ch.undecided = j.Undecided
 	if refusal := ch.mayRead(); refusal != nil {
 		return refusal
 	}
@@ -137,7 +168,11 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 func (ch *channel) refuseJoin(ref phoenix.Ref, r *sluice.Refusal, replaced *phoenix.Ref) {
 	c := ch.conn
 	c.srv.metrics.JoinsFailed.Add(1)
-	c.srv.log.Info("join refused", append(c.logAttrs(ch), sluice.LogCode, r.Code, "text", r.Text, sluice.LogError, r.Cause)...)
+	level := slog.LevelWarn
+	if r.Code == sluice.CodeJoinedWithoutToken {
+		level = slog.LevelInfo // a step of a good join
+	}
+	c.srv.log.Log(c.srv.ctx, level, "join refused", append(c.logAttrs(ch), sluice.LogCode, r.Code, "text", r.Text, sluice.LogError, r.Cause)...)
 	c.refuse(ch.joinRef, ref, ch.topic, c.srv.reason(r))
 	if replaced != nil {
 		ch.sendClose(*replaced)

@@ -237,13 +237,14 @@ func TestSlowReaderIsTold(t *testing.T) {
 	run(t, func(t *testing.T, w *world) {
 		slow := w.stalled(phoenix.V2)
 		slow.Write(masked(ws.NewTextFrame([]byte(`["1","1","realtime:a","phx_join",{"config":{"broadcast":{"self":true}}}]`))))
-		for range 11 { // one frame is being written, ten wait
+		synctest.Wait()
+		for range 11 { // the reply is being written, ten wait
 			slow.Write(masked(ws.NewTextFrame([]byte(`["1","2","realtime:a","broadcast",{"event":"x"}]`))))
 		}
 		synctest.Wait()
 		c := w.client(slow, slow, phoenix.V2)
 		if code, reason := c.closed(); code != 1013 || reason != "SlowReader" {
-			t.Errorf("closed with %d %q", code, reason)
+			t.Errorf("closed with %d %q: %v", code, reason, c.err)
 		}
 	}, func(cfg *realtime.Config) { cfg.QueueFrames = 10 })
 }

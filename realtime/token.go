@@ -79,7 +79,7 @@ func saysExpired(token string) bool {
 func (s *Server) tokenText(r *sluice.Refusal) string {
 	switch {
 	case s.cfg.Explain:
-		return r.Explain()
+		return r.Text + " | " + string(r.Code) + ": " + r.Remedy
 	case r.Code == sluice.CodeJwtSignatureError:
 		return ":signature_error" // the original's own words
 	}

@@ -29,9 +29,10 @@ const (
 type stack struct {
 	bin  string
 	dir  string
-	env  []string // extra environment of the command
-	args []string // extra arguments of start
-	log  *logBuffer
+	env  []string   // extra environment of the command
+	args []string   // extra arguments of start
+	log  *logBuffer // standard error: progress and warnings
+	out  *logBuffer // standard output: addresses and keys
 
 	mu   sync.Mutex // guards what follows: the control server calls from its own goroutines
 	cmd  *exec.Cmd
@@ -70,7 +71,7 @@ enable_confirmations = false
 	if err := os.WriteFile(filepath.Join(supabase, "config.toml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &stack{bin: sluice(t), dir: dir, args: []string{"--chat"}, log: &logBuffer{}}
+	return &stack{bin: sluice(t), dir: dir, args: []string{"--chat"}, log: &logBuffer{}, out: &logBuffer{}}
 }
 
 // newStack is a running project; it is stopped when the test ends, and the test
@@ -98,7 +99,7 @@ func (s *stack) start(t *testing.T) {
 			t.Errorf("delete the data: %v", err)
 		}
 		if t.Failed() {
-			t.Logf("log of sluice, last part:\n%s", s.log.tail(16000))
+			t.Logf("log of sluice, last part:\n%s", s.log.tail(4000))
 		}
 	})
 	if err := s.up(); err != nil {
@@ -126,7 +127,7 @@ func (s *stack) up() error {
 		defer close(done)
 		lines := bufio.NewScanner(stdout)
 		for lines.Scan() {
-			fmt.Fprintln(s.log, lines.Text())
+			fmt.Fprintln(s.out, lines.Text())
 			if _, url, ok := strings.Cut(lines.Text(), "two browser windows: "); ok {
 				ready <- url
 			}

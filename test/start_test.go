@@ -19,7 +19,7 @@ import (
 func TestEmptyFolder(t *testing.T) {
 	need(t, postgres())
 	ports := freePorts(t, 3)
-	s := &stack{bin: sluice(t), dir: t.TempDir(), args: []string{"--chat"}, log: &logBuffer{}, env: []string{
+	s := &stack{bin: sluice(t), dir: t.TempDir(), args: []string{"--chat"}, log: &logBuffer{}, out: &logBuffer{}, env: []string{
 		fmt.Sprintf("SUPABASE_API_PORT=%d", ports[0]),
 		fmt.Sprintf("SUPABASE_DB_PORT=%d", ports[1]),
 		fmt.Sprintf("SUPABASE_AUTH_SITE_URL=http://127.0.0.1:%d", ports[2]),

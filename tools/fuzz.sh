@@ -9,9 +9,15 @@ n=$(printf '%s\n' "$targets" | grep -c . || true)
 [ "$n" -gt 0 ] || { echo "fuzz: no targets"; exit 1; }
 each=$((total / n))
 [ "$each" -ge 1 ] || each=1
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
 while read -r dir name; do
   echo "fuzz $dir $name ${each}s"
-  go test -run '^$' -fuzz "^$name\$" -fuzztime "${each}s" "$dir" >/tmp/sluice-fuzz.$$ 2>&1 || { cat /tmp/sluice-fuzz.$$; rm -f /tmp/sluice-fuzz.$$; exit 1; }
+  go test -run '^$' -fuzz "^$name\$" -fuzztime "${each}s" "$dir" >"$out" 2>&1 && continue
+  # A worker that is busy when the time is up is reported as a failure without
+  # an input (golang/go#75804, mended in Go 1.27); a finding names the input that it wrote.
+  if grep -q 'context deadline exceeded' "$out" && ! grep -qE 'Failing input|panic|fatal error' "$out"; then continue; fi
+  cat "$out"
+  exit 1
 done <<<"$targets"
-rm -f /tmp/sluice-fuzz.$$
 echo "fuzz ok: $n targets"

@@ -43,6 +43,8 @@ step fuzz tools/fuzz.sh
 count() { cat "$log/unit" "$log/e2e" 2>/dev/null | grep -cE "^ *--- $1" || true; }
 printf '\n== summary (%s s)\n' $((SECONDS - started))
 for name in lint unit e2e fuzz; do printf '%-5s %s\n' "$name" "${result[$name]}"; done
+printf 'failed:\n'
+cat "$log/unit" "$log/e2e" | grep -E '^ *--- FAIL' || printf '  nothing\n'
 printf 'skipped, with the reason:\n'
 cat "$log/unit" "$log/e2e" | grep -A3 -E '^ *--- SKIP' | grep -vE '^--$' | head -60 || true
 grep -h '^fuzz skipped' "$log/fuzz" || true

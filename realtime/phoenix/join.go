@@ -32,6 +32,10 @@ type Join struct {
 	// it the channel uses the handshake's identity.
 	Token    string
 	HasToken bool
+	// Undecided is set when there was no token at all, not even an API key. A
+	// stock client that has looked for its session sends one or the other, so
+	// this one has not looked yet.
+	Undecided bool
 	// Version is the client's name and version, for logs.
 	Version string
 
@@ -105,6 +109,7 @@ func (j *Join) chooseToken(access, user json.RawMessage) {
 			j.problem(f.name, "string")
 		}
 	}
+	j.Undecided = true
 }
 
 // IsAPIKey reports whether a token is an opaque API key, which stands for the

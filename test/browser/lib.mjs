@@ -54,7 +54,7 @@ export async function serve(files, { host = '127.0.0.1', headers = {} } = {}) {
       res.writeHead(404).end();
       return;
     }
-    res.writeHead(200, { 'content-type': types[extname(path)], ...headers });
+    res.writeHead(200, { 'content-type': types[extname(path)] ?? types[''], ...headers });
     res.end(body.startsWith('file:') ? await readFile(join(root, body.slice(5))) : body);
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -64,7 +64,15 @@ for (const version of Object.keys(versions)) {
 
   test(`${version}: anon receives nothing and is told why`, async () => {
     const [anon, bob] = [client(version), await signedIn(version, 'bob')];
-    const { changes, system } = await listen(anon, 'messages');
+    const [changes, system, statuses] = [new Inbox(), new Inbox(), new Inbox()];
+    anon.channel(randomUUID())
+      .on('postgres_changes', { event: '*', schema: 'public', table: 'messages' }, changes.push)
+      .on('system', {}, system.push)
+      .subscribe((status, err) => statuses.push(err ? `${status}: ${err.message}` : status));
+    await statuses.find((s) => s === 'SUBSCRIBED');
+    // A join before the client has looked for a session is sent back once.
+    for (const s of statuses.all.slice(0, -1)) assert.match(s, /^CHANNEL_ERROR: "?JoinedWithoutToken: /); // 2.75.0 shows it as JSON
+    assert.ok(statuses.all.length <= 2, JSON.stringify(statuses.all));
     const why = await system.find((m) => m.status !== 'ok', 8_000, 'the reason');
     assert.match(why.message, /NoPolicyForRole/);
     await logged(/NoPolicyForRole.*messages|messages.*NoPolicyForRole/);
@@ -77,6 +85,9 @@ for (const version of Object.keys(versions)) {
 
   test(`${version}: SUBSCRIBED means live: a row committed right after it arrives, 20 times`, async () => {
     const alice = await signedIn(version, 'alice');
+    // 2.75.0 loses a subscribe() right after its last channel was removed: it is
+    // closing the socket then and opens no other one.
+    await subscribed(alice.channel(randomUUID()));
     for (let n = 0; n < 20; n++) {
       const { channel, changes } = await listen(alice, 'messages', { event: 'INSERT', filter: `room_id=eq.${lobby}` });
       const row = await say(alice, lobby, `at once ${n}`);
@@ -108,6 +119,7 @@ for (const version of Object.keys(versions)) {
   test(`${version}: setAuth after SUBSCRIBED changes what arrives; an sb_ token changes nothing`, async () => {
     const c = client(version);
     const alice = await signedIn(version, 'alice');
+    await c.realtime.setAuth(env.publishable); // a client that knows that it has no session
     const { changes } = await listen(c, 'messages');
     await c.realtime.setAuth(alice.token);
     const until = Date.now() + 10_000;

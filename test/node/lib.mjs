@@ -65,7 +65,7 @@ export async function end() {
   for (const c of opened.splice(0)) {
     await c.removeAllChannels();
     c.realtime.disconnect();
-    await c.auth.stopAutoRefresh?.();
+    if (!c.accessToken) await c.auth.stopAutoRefresh(); // with that option there is no c.auth
   }
 }
 
