@@ -24,6 +24,7 @@ func TestClients(t *testing.T) {
 		"node/changes.test.mjs",
 		"node/refusals.test.mjs",
 		"node/frames.test.mjs",
+		"node/phoenix.test.mjs",
 	} {
 		t.Run(name(script), func(t *testing.T) { runScript(t, s, url, script) })
 	}

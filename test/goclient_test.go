@@ -69,7 +69,9 @@ func TestGoClient(t *testing.T) {
 	if _, err := s.query(ctx, "insert into public.messages (room_id, user_id, body) select r.id, p.id, 'for Go' from public.rooms r, public.profiles p where r.name = 'Lobby' and p.name = 'Bob'"); err != nil {
 		t.Fatal(err)
 	}
-	var change struct{ Data struct{ Record struct{ Body string } } }
+	var change struct {
+		Data struct{ Record struct{ Body string } }
+	}
 	if e := next("postgres_changes"); json.Unmarshal(e.Payload, &change) != nil || change.Data.Record.Body != "for Go" {
 		t.Errorf("change arrived as %s", e.Payload)
 	}

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // versions says in one line which clients the suite runs.
 func versions() string {
 	parts := []string{}
-	for _, name := range []string{"node", "@supabase/supabase-js", "supabase-js-2.75.0", "@supabase/ssr", "ws", "playwright-core"} {
+	for _, name := range []string{"node", "@supabase/supabase-js", "supabase-js-2.75.0", "@supabase/ssr", "phoenix", "ws", "playwright-core"} {
 		var about struct{ Version string }
 		text, err := os.ReadFile(filepath.Join("node_modules", name, "package.json"))
 		if err != nil || json.Unmarshal(text, &about) != nil {
