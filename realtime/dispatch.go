@@ -55,14 +55,20 @@ func (c *conn) hold(ch *channel, m *phoenix.Message) {
 		c.close(ws.StatusPolicyViolation, "too many messages before the join was answered")
 		return
 	}
-	kept := *m
-	kept.Payload = bytes.Clone(m.Payload)
-	kept.Metadata = nil
+	kept := keep(m)
 	w.held = append(w.held, kept)
 	w.heldBytes += len(kept.Payload)
 	if m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef {
 		w.cancel()
 	}
+}
+
+// keep copies a message, whose payload is the reader's.
+func keep(m *phoenix.Message) phoenix.Message {
+	kept := *m
+	kept.Payload = bytes.Clone(m.Payload)
+	kept.Metadata = nil
+	return kept
 }
 
 // leave ends a channel: reply, then phx_close. A leave that names another join

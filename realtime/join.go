@@ -36,26 +36,54 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 		return
 	}
 	c.channels = append(c.channels, ch)
-	if ch.changes == nil {
+	if ch.changes == nil && !ch.key.Private {
 		ch.accept(m.Ref, replaced, nil)
 		return
 	}
+	var mayRead answer
 	var live subscribed
-	claims, ref := ch.claims, m.Ref
+	claims, ref, read := ch.claims, m.Ref, ch.readProbe()
 	ch.start(func(ctx context.Context) {
-		live = ch.subscribe(ctx, claims)
-	}, func() {
-		ch.changes.sub = live.sub
-		if live.err != nil {
-			var se *sluice.SubscribeError
-			if !errors.As(live.err, &se) {
-				c.drop(ch)
-				ch.refuseJoin(ref, asRefusal(live.err), replaced)
+		if ch.key.Private {
+			mayRead = c.srv.policies.ask(ctx, read)
+			if ch.refusal(mayRead) != nil {
 				return
 			}
 		}
+		if ch.changes != nil {
+			live = ch.subscribe(ctx, claims)
+		}
+	}, func() {
+		if refusal := ch.judge(read, mayRead, live.err); refusal != nil {
+			c.drop(ch)
+			ch.refuseJoin(ref, refusal, replaced)
+			return
+		}
+		if ch.changes == nil {
+			ch.accept(ref, replaced, nil)
+			return
+		}
+		ch.changes.sub = live.sub
 		ch.accept(ref, replaced, &live)
 	}, live.close)
+}
+
+// judge decides about a join whose slow step is done.
+func (ch *channel) judge(read *probe, mayRead answer, feed error) *sluice.Refusal {
+	if ch.key.Private {
+		if refusal := ch.refusal(mayRead); refusal != nil {
+			if mayRead.err != nil {
+				ch.logCheck("UnableToSetPolicies", mayRead.err)
+			}
+			return refusal
+		}
+		ch.setRead(read, mayRead)
+	}
+	var se *sluice.SubscribeError
+	if feed != nil && !errors.As(feed, &se) {
+		return asRefusal(feed)
+	}
+	return nil
 }
 
 // prepare makes the checks of a join in their order and reads its payload.
@@ -83,6 +111,9 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 		c.srv.log.Warn("join payload has invalid parts", append(c.logAttrs(ch), sluice.LogCode, "InvalidJoinPayload", "problems", j.Problems, "client", j.Version)...)
 	}
 	ch.key.Private = j.Private
+	if c.srv.cfg.PrivateOnly && !j.Private {
+		return sluice.Refuse(sluice.CodePrivateOnly)
+	}
 	v := verified{claims: c.key}
 	if j.HasToken {
 		var refusal *sluice.Refusal
@@ -93,9 +124,6 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 		return sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("%s", expiredText(c.key))
 	}
 	ch.setClaims(v)
-	if refusal := ch.mayRead(); refusal != nil {
-		return refusal
-	}
 	ch.ack, ch.self = j.Ack, j.Self
 	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled
 	if j.Legacy {

@@ -20,6 +20,8 @@ type Metrics struct {
 	Changes     atomic.Int64 // change deliveries
 	Panics      atomic.Int64
 
+	PolicyChecks atomic.Int64 // probes of private channels, and of HTTP broadcasts to them
+
 	ClosedIdle     atomic.Int64
 	ClosedProtocol atomic.Int64 // 1002 and 1009
 	ClosedSlow     atomic.Int64 // queue full or write timeout
@@ -29,6 +31,7 @@ type Metrics struct {
 	DroppedOversize    atomic.Int64 // broadcasts over the payload limit
 	DroppedUnencodable atomic.Int64 // deliveries that have no form in the receiver's version
 	DroppedMuted       atomic.Int64 // writes and deliveries of channels with an expired token
+	DroppedDenied      atomic.Int64 // broadcasts to private topics that policies do not allow
 	DroppedUnknown     atomic.Int64 // events without a meaning
 	DroppedChanges     atomic.Int64 // changes that could not wait for a join reply; the channel fails
 }
