@@ -20,7 +20,8 @@ type Metrics struct {
 	Changes     atomic.Int64 // change deliveries
 	Panics      atomic.Int64
 
-	PolicyChecks atomic.Int64 // probes of private channels, and of HTTP broadcasts to them
+	PolicyChecks  atomic.Int64 // probes of private channels, and of HTTP broadcasts to them
+	PolicyFlushes atomic.Int64 // flushes that asked them; PolicyChecks/PolicyFlushes is how many share one
 
 	ClosedIdle     atomic.Int64
 	ClosedProtocol atomic.Int64 // 1002 and 1009

@@ -70,7 +70,7 @@ type policies struct {
 	users    *pg.Pool // nil: nothing can be decided
 	admin    *pg.Pool // nil: missing partitions stay missing
 	log      *slog.Logger
-	asked    *atomic.Int64
+	metrics  *Metrics
 	timeout  time.Duration // of one statement
 	deadline time.Duration // of one flush
 
@@ -90,7 +90,7 @@ const policySearchPath = "public, extensions"
 
 func newPolicies(cfg *Config, m *Metrics) *policies {
 	return &policies{
-		users: cfg.Users, admin: cfg.Admin, log: cfg.Logger, asked: &m.PolicyChecks,
+		users: cfg.Users, admin: cfg.Admin, log: cfg.Logger, metrics: m,
 		timeout: cfg.PolicyTimeout, deadline: cfg.JoinTimeout, queue: make(chan *probe, cfg.MaxPolicyChecks),
 	}
 }
@@ -193,7 +193,8 @@ func (p *policies) decide(ctx context.Context, batch []*probe) {
 // rows are asked once more when it could be made.
 func (p *policies) flush(ctx context.Context, batch []*probe, ask func(context.Context, []*probe) []error) {
 	for again := true; len(batch) > 0; again = false {
-		p.asked.Add(int64(len(batch)))
+		p.metrics.PolicyChecks.Add(int64(len(batch)))
+		p.metrics.PolicyFlushes.Add(1)
 		var missing []*probe
 		for i, err := range ask(ctx, batch) {
 			q := batch[i]

@@ -2,15 +2,12 @@ package realtime_test
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/pgtest"
-	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
@@ -447,15 +444,4 @@ func TestProbesLeaveNothing(t *testing.T) {
 	if err != nil || rows != 1 || replicated != 1 {
 		t.Errorf("%d rows, %d replicated, %v; want the one that is no probe", rows, replicated, err)
 	}
-}
-
-// pool opens a pool with few connections.
-func pool(t *testing.T, db *pgtest.DB, conns int32) *pg.Pool {
-	t.Helper()
-	p, err := pg.Open(t.Context(), pg.Config{URL: db.URL("authenticator"), MaxConns: conns, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
 }
