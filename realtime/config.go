@@ -102,6 +102,9 @@ type Config struct {
 
 	// IdleTimeout closes a socket that sends nothing. Default 60 s.
 	IdleTimeout time.Duration
+	// NoChannelTimeout closes a socket whose channels have all gone, or whose
+	// joins have all failed, for so long. Default 10 min.
+	NoChannelTimeout time.Duration
 	// WriteTimeout closes a socket that takes nothing. Default 15 s.
 	WriteTimeout time.Duration
 	// JoinTimeout bounds the slow part of a join; stock clients give up after
@@ -154,6 +157,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.HeldBytes, 1<<20)
 	setDefault(&cfg.HeldFrames, 512)
 	setDefault(&cfg.IdleTimeout, 60*time.Second)
+	setDefault(&cfg.NoChannelTimeout, 10*time.Minute)
 	setDefault(&cfg.WriteTimeout, 15*time.Second)
 	setDefault(&cfg.JoinTimeout, 8*time.Second)
 	setDefault(&cfg.CloseTimeout, 2*time.Second)
@@ -162,7 +166,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		"MaxFrame": int64(cfg.MaxFrame), "MaxJoin": int64(cfg.MaxJoin), "MaxPayloadKB": int64(cfg.MaxPayloadKB),
 		"MaxHTTPBody": cfg.MaxHTTPBody, "MaxPresenceCalls": int64(cfg.MaxPresenceCalls),
 		"PresenceWindow": int64(cfg.PresenceWindow), "QueueBytes": int64(cfg.QueueBytes), "QueueFrames": int64(cfg.QueueFrames),
-		"MaxPolicyChecks": int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
+		"NoChannelTimeout": int64(cfg.NoChannelTimeout),
+		"MaxPolicyChecks":  int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
 		"HeldBytes": int64(cfg.HeldBytes), "HeldFrames": int64(cfg.HeldFrames), "IdleTimeout": int64(cfg.IdleTimeout),
 		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
 	} {

@@ -98,8 +98,20 @@ func (c *conn) drop(ch *channel) {
 	c.rearm()
 }
 
+// countChannels remembers since when a socket that joined, or tried to, has had
+// no channel.
+func (c *conn) countChannels() {
+	switch {
+	case len(c.channels) > 0:
+		c.emptyAt.Store(0)
+	case c.emptyAt.Load() == 0:
+		c.emptyAt.Store(c.srv.now())
+	}
+}
+
 // rearm sets the time of the next look at tokens.
 func (c *conn) rearm() {
+	c.countChannels()
 	next := int64(0)
 	for _, ch := range c.channels {
 		if ch.expires != 0 && !ch.expired && (next == 0 || ch.expires < next) {

@@ -165,6 +165,7 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 func (ch *channel) refuseJoin(ref phoenix.Ref, r *sluice.Refusal, replaced *phoenix.Ref) {
 	c := ch.conn
 	c.srv.metrics.JoinsFailed.Add(1)
+	c.countChannels()
 	c.srv.log.Info("join refused", append(c.logAttrs(ch), sluice.LogCode, r.Code, "text", r.Text, sluice.LogError, r.Cause)...)
 	c.refuse(ch.joinRef, ref, ch.topic, c.srv.reason(r))
 	if replaced != nil {

@@ -24,6 +24,7 @@ type Metrics struct {
 	PolicyFlushes atomic.Int64 // flushes that asked them; PolicyChecks/PolicyFlushes is how many share one
 
 	ClosedIdle     atomic.Int64
+	ClosedEmpty    atomic.Int64 // without a channel for too long
 	ClosedProtocol atomic.Int64 // 1002 and 1009
 	ClosedSlow     atomic.Int64 // queue full or write timeout
 	ClosedHeld     atomic.Int64 // too much sent while a join was under way

@@ -122,6 +122,10 @@ func (s *Server) sweep() {
 			s.metrics.ClosedIdle.Add(1)
 			c.close(ws.StatusNormalClosure, "")
 		}
+		if at := c.emptyAt.Load(); at != 0 && now-at >= int64(s.cfg.NoChannelTimeout) && !c.isClosing() {
+			s.metrics.ClosedEmpty.Add(1)
+			c.abort() // without a close frame, as the original does
+		}
 		// A socket that is being served right now is looked at in a second.
 		if at := c.checkAt.Load(); at != 0 && at <= wall.UnixNano() && c.handleMu.TryLock() {
 			if !c.finished {
