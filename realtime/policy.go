@@ -227,6 +227,7 @@ func (p *policies) makePartitions(ctx context.Context) {
 // read asks read probes: their rows are put there as service_role and looked for
 // as the user. It sets what is allowed and returns an error for each probe.
 func (p *policies) read(ctx context.Context, batch []*probe) []error {
+	now := time.Now().UTC().AppendFormat(nil, "2006-01-02 15:04:05.000000")
 	checks := make([]pg.EachCheck, len(batch))
 	ids := make([][]string, len(batch))
 	for i, q := range batch {
@@ -235,8 +236,8 @@ func (p *policies) read(ctx context.Context, batch []*probe) []error {
 			ids[i], names = append(ids[i], newUUID()), append(names, extensionNames[e])
 		}
 		array := textArray(ids[i])
-		checks[i] = q.check(array)
-		checks[i].Given = pg.Statement{SQL: probeRowsSQL, Args: [][]byte{[]byte(q.topic), array, textArray(names)}}
+		checks[i] = q.check(array, now)
+		checks[i].Given = pg.Statement{SQL: probeRowsSQL, Args: [][]byte{[]byte(q.topic), array, textArray(names), now}}
 	}
 	results, errs := p.asEach(ctx, probeReadSQL, checks)
 	for i, q := range batch {
