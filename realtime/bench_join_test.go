@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,9 +16,9 @@ import (
 	"github.com/sluice-dev/sluice/token"
 )
 
-// BenchmarkJoin counts joins per second, of 64 users at once, each with a token
-// that has to be verified and, on private topics, with policies that have to be
-// asked. Each join replaces the one before on its socket.
+// BenchmarkJoin counts joins per second, of 64 users at once, each with a new
+// token that has to be verified and, on private topics, with policies that have to
+// be asked. Each join replaces the one before on its socket.
 func BenchmarkJoin(b *testing.B) {
 	for _, alg := range []string{"HS256", "ES256"} {
 		cfg := token.Config{Secret: token.DevJWTSecret}
@@ -51,31 +50,30 @@ func benchmarkJoin(b *testing.B, keys *token.Keyring, private bool, change func(
 	w := newWorld(b, change, func(cfg *realtime.Config) { cfg.Tokens = keys })
 	defer w.stop()
 	const users = 64
-	frames := make([][2][]byte, users) // two tokens of a user take turns: a socket keeps the last one verified
-	socks := make([]net.Conn, users)
-	for i := range frames {
-		for j := range frames[i] {
-			tok, err := keys.Sign(map[string]any{
-				"role": "authenticated", "aud": "authenticated", "sub": fmt.Sprintf("00000000-0000-4000-8000-%012d", i),
-				"exp": time.Now().Add(time.Hour).Unix(), "iat": j, "email": "user@example.com", "session_id": fmt.Sprint(i),
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			frames[i][j] = masked(ws.NewTextFrame([]byte(fmt.Sprintf(
-				`["1","1","realtime:room%d","phx_join",{"config":{"private":%t,"broadcast":{"ack":false,"self":false},"presence":{"key":"","enabled":false},"postgres_changes":[]},"access_token":%q}]`, i, private, tok))))
+	frames := make([][]byte, b.N) // one token each: nobody has verified it before
+	for n := range frames {
+		i := n % users
+		tok, err := keys.Sign(map[string]any{
+			"role": "authenticated", "aud": "authenticated", "sub": fmt.Sprintf("00000000-0000-4000-8000-%012d", i),
+			"exp": time.Now().Add(time.Hour).Unix(), "email": "user@example.com", "session_id": fmt.Sprint(n),
+		})
+		if err != nil {
+			b.Fatal(err)
 		}
+		frames[n] = masked(ws.NewTextFrame(fmt.Appendf(nil,
+			`["1","1","realtime:room%d","phx_join",{"config":{"private":%t,"broadcast":{"ack":false,"self":false},"presence":{"key":"","enabled":false},"postgres_changes":[]},"access_token":%q}]`, i, private, tok)))
+	}
+	socks := make([]net.Conn, users)
+	for i := range socks {
 		socks[i] = w.stalled(phoenix.V2)
 	}
 	b.ResetTimer()
-	var left atomic.Int64
-	left.Store(int64(b.N))
 	var wg sync.WaitGroup
 	for i := range users {
 		wg.Go(func() {
 			defer socks[i].Close()
-			for n := 0; left.Add(-1) >= 0; n++ {
-				if _, err := socks[i].Write(frames[i][n%2]); err != nil {
+			for n := i; n < b.N; n += users {
+				if _, err := socks[i].Write(frames[n]); err != nil {
 					b.Error(err)
 					return
 				}
