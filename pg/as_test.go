@@ -410,7 +410,8 @@ grant insert on public.days to service_role;`)
 	stolen.Settings = []pg.Setting{{Name: "Role", Value: "postgres"}}
 	got, err := p.AsEach(t.Context(), "select line from public.given", []pg.EachCheck{
 		check(user(alice), "a", "a"), check(user(bob), "b", "a"), check(user(bob), "other", "a"), noPartition, stolen,
-		{Claims: user(alice)}, check(sluice.Claims{Role: "nobody"}, "a", "a"),
+		{Claims: user(alice)},
+		check(sluice.Claims{Role: "nobody"}, "a", "a"),
 	}, pg.AsOptions{Settings: []pg.Setting{{Name: "search_path", Value: "extensions"}}})
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,8 @@ func TestProbesEqualTheOriginals(t *testing.T) {
 	}
 	users := []sluice.Claims{
 		id("authenticated", alice, `,"email":"a@example.com"`), id("authenticated", bob, ""), id("anon", "", ""),
-		{Role: "anon", JSON: []byte(`{"role":"anon"}`)}, id("service_role", "", ""), id("authenticated", "no uuid", ""), id("nobody", alice, ""),
+		{Role: "anon", JSON: []byte(`{"role":"anon"}`)},
+		id("service_role", "", ""), id("authenticated", "no uuid", ""), id("nobody", alice, ""),
 	}
 	db := pgtest.New(t)
 	db.Exec(`
