@@ -94,6 +94,17 @@ func (ch *channel) setRead(q *probe, a answer) {
 	ch.blind = ch.rights.read[presences] != granted
 }
 
+// writeProbe asks what the channel may write, as far as it is not known.
+func (ch *channel) writeProbe() *probe {
+	q := ch.probe(true)
+	for e, known := range ch.rights.write {
+		if known == unasked && (extension(e) == broadcasts || ch.presenceOn) {
+			q.of = append(q.of, extension(e))
+		}
+	}
+	return q
+}
+
 // askWrite asks what the channel may write, and, when presence was not asked for
 // at the join, whether it may see that. m, whose fate depends on it, goes to
 // again with the answer, or to failed when there is none.
@@ -104,10 +115,7 @@ func (ch *channel) askWrite(m *phoenix.Message, code string, again, failed func(
 		return
 	}
 	kept := keep(m)
-	write, read := ch.probe(true, broadcasts), ch.probe(false, presences)
-	if ch.presenceOn {
-		write.of = append(write.of, presences)
-	}
+	write, read := ch.writeProbe(), ch.probe(false, presences)
 	if !ch.presenceOn || ch.rights.read[presences] != unasked {
 		read = nil
 	}

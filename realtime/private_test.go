@@ -242,6 +242,13 @@ func TestWritePolicyIsAskedOnce(t *testing.T) {
 					t.Errorf("%d sends counted as events", n)
 				}
 
+				c.push(nil, "realtime:room", "presence", track(`{"n":-1}`))
+				for c.next().Event != "phx_reply" {
+				}
+				if b, p := asked(db, "broadcast"), asked(db, "presence"); b != 1 || p != 1 {
+					t.Errorf("asked %d and %d times when a track followed", b, p)
+				}
+
 				public := w.connect(v)
 				public.open("realtime:room", emptyJoin)
 				join := c.join("realtime:tracked", private(may("bp", write), "presence"))
@@ -266,7 +273,7 @@ func TestWritePolicyIsAskedOnce(t *testing.T) {
 						want(t, []msg{m}, okReply)
 					}
 				}
-				if b, p := asked(db, "broadcast"), asked(db, "presence"); b != 2 || p != 1 {
+				if b, p := asked(db, "broadcast"), asked(db, "presence"); b != 2 || p != 2 {
 					t.Errorf("asked %d and %d times for two channels and 300 tracks", b, p)
 				}
 			})
