@@ -48,6 +48,7 @@ type channel struct {
 // work is a slow step of a channel, for which its messages wait.
 type work struct {
 	cancel    context.CancelFunc
+	needed    bool // also by what came before a leave or another join
 	held      []phoenix.Message
 	heldBytes int
 }

@@ -47,7 +47,8 @@ func (c *conn) handle(m *phoenix.Message) {
 }
 
 // hold keeps a message until ch's slow step is done. A leave or another join
-// of the topic makes that step pointless and ends it early.
+// of the topic makes that step pointless and ends it early, unless a message
+// before it needs the answer.
 func (c *conn) hold(ch *channel, m *phoenix.Message) {
 	w := ch.work
 	if len(w.held) >= c.srv.cfg.HeldFrames || w.heldBytes+len(m.Payload) > c.srv.cfg.HeldBytes {
@@ -58,7 +59,7 @@ func (c *conn) hold(ch *channel, m *phoenix.Message) {
 	kept := keep(m)
 	w.held = append(w.held, kept)
 	w.heldBytes += len(kept.Payload)
-	if m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef {
+	if !w.needed && (m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef) {
 		w.cancel()
 	}
 }

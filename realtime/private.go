@@ -144,6 +144,7 @@ func (ch *channel) askWrite(m *phoenix.Message, code string, again, failed func(
 		}
 		again(&kept)
 	}, func() {})
+	ch.work.needed = true // m was sent before any leave
 }
 
 // reauthorize asks again after a refresh of the token, at once what may be read;
@@ -170,6 +171,7 @@ func (ch *channel) reauthorize(wasExpired bool) {
 			ch.renew(wasExpired)
 		}
 	}, func() {})
+	ch.work.needed = true // what is sent before a leave goes out under the new token
 }
 
 // reauthorized acts on the answer for a new token and reports whether the

@@ -148,6 +148,19 @@ func TestPrivateBroadcast(t *testing.T) {
 	})
 }
 
+// A send, its leave right behind it: the message goes out before the channel ends.
+func TestSendAndLeave(t *testing.T) {
+	bothReal(t, openPolicies, func(t *testing.T, w *world, v phoenix.Version) {
+		c, other := w.connect(v), w.connect(v)
+		other.open("realtime:room", private(may("b", "")))
+		join := c.open("realtime:room", private(may("b", "b"), "ack"))
+		c.push(join, "realtime:room", "broadcast", `{"last":true}`)
+		c.push(join, "realtime:room", "phx_leave", `{}`)
+		c.expect(okReply, okReply, `phx_close {}`)
+		other.expect(`broadcast {"last":true}`)
+	})
+}
+
 // spec: realtime:79
 func TestPrivateBinary(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,9 @@ package realtime_test
 
 import (
 	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,5 +217,72 @@ func TestRefreshWithUnknownKey(t *testing.T) {
 		if w.logs.count("code=JwtSignerError") != 1 {
 			t.Error("JwtSignerError is not logged")
 		}
+	}
+}
+
+// A join whose token comes a moment too late is refused and works the next time;
+// a rejoin's token wins over what was pushed before it; a refresh for a channel
+// that is gone disturbs nothing.
+func TestTokenRaces(t *testing.T) {
+	bothReal(t, openPolicies, func(t *testing.T, w *world, v phoenix.Version) {
+		c := w.connect(v)
+		c.join("realtime:room", `{"config":{"private":true}}`)
+		c.expect(refusedReply("Unauthorized: " + noRead("room")))
+		c.refresh("realtime:room", may("b", "b"))
+		c.expect(refusedReply("unmatched topic"))
+		c.open("realtime:room", private(may("b", ""), "ack"))
+
+		// The old channel gets a token that reads nothing, and at once a successor.
+		c.refresh("realtime:room", may("", ""))
+		c.join("realtime:room", private(may("b", "b"), "ack"))
+		c.expectShutdown(noRead("room"), "room")
+		c.expect(joinedReply)
+		c.push(nil, "realtime:room", "broadcast", `{}`)
+		c.expect(okReply)
+		c.quiet()
+	})
+}
+
+// Joins, leaves, refreshes, sends and tracks of many sockets on one topic, in any
+// order, and sockets that end in the middle of it.
+func TestPrivateChurn(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(openPolicies)
+	w := realWorld(t, db, generous)
+	tokens := []string{may("bp", "bp"), may("b", "p"), may("p", "b"), may("", "bp"), may("bp", "")}
+	var wg sync.WaitGroup
+	for n := range 12 {
+		c := w.connect(phoenix.Version(1 + n%2))
+		rnd := rand.New(rand.NewPCG(uint64(n), 1))
+		wg.Go(func() {
+			ref := "0"
+			for range 60 {
+				tok := tokens[rnd.IntN(len(tokens))]
+				switch rnd.IntN(6) {
+				case 0, 1:
+					ref = c.join("realtime:room", private(tok, []string{"presence self", "ack", ""}[rnd.IntN(3)]))
+				case 2:
+					c.push(ref, "realtime:room", "phx_leave", `{}`)
+				case 3:
+					c.refresh("realtime:room", tok)
+				case 4:
+					c.push(ref, "realtime:room", "presence", track(fmt.Sprintf(`{"n":%d}`, rnd.IntN(3))))
+				default:
+					c.push(ref, "realtime:room", "broadcast", `{"event":"e"}`)
+				}
+			}
+			if n%3 > 0 { // the others end with everything under way
+				last := c.push(nil, "phoenix", "heartbeat", `{}`)
+				for m := c.next(); m.Ref != last; m = c.next() {
+				}
+			}
+			c.nc.Close()
+		})
+	}
+	wg.Wait()
+	w.stop()
+	if m := w.srv.Metrics(); m.Channels.Load() != 0 || m.Conns.Load() != 0 || m.Panics.Load() != 0 || w.srv.Topics() != 0 {
+		t.Errorf("%d channels, %d sockets, %d topics are left; %d panics", m.Channels.Load(), m.Conns.Load(), w.srv.Topics(), m.Panics.Load())
 	}
 }
