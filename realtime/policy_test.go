@@ -1,6 +1,7 @@
 package realtime_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/cluster"
 	"github.com/sluice-dev/sluice/internal/pgtest"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/realtime"
@@ -241,28 +243,31 @@ func poolExhausted(t *testing.T) {
 	}
 }
 
-// Who has waited in the queue for too long is told the same, and a join that
-// meets slow policies does not hold up a leave.
+// Who has waited in the queue until the time was up is told the same.
 func TestWaitedTooLong(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(openPolicies + blocking)
-	w := realWorld(t, db, func(cfg *realtime.Config) {
-		cfg.Users, cfg.PolicyTimeout, cfg.JoinTimeout = pool(t, db, 1), time.Minute, 300*time.Millisecond
+	srv, err := realtime.New(realtime.Config{ // not run: nobody takes a check
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Tokens: fakeTokens{}, Bus: cluster.NewLocal(cluster.Handlers{}), Users: unreachable(t),
 	})
-	unlock, blocked := lock(t, db)
-	first, second := w.connect(phoenix.V2), w.connect(phoenix.V2)
-	ref := first.join("realtime:slow1", private(may("b", "b")))
-	blocked(1)
-	second.join("realtime:slow2", private(may("b", "b")))
-	first.push(ref, "realtime:slow1", "phx_leave", `{}`)
-	first.expect(refusedReply("InitializingProjectConnection: Realtime is initializing the project connection"), okReply)
-	m := second.next()
-	if s := string(m.Payload); !strings.Contains(s, "IncreaseConnectionPool: ") && !strings.Contains(s, "InitializingProjectConnection: ") {
-		t.Errorf("got %s", s)
+	if err != nil {
+		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if may, refusal := srv.Rights(ctx, anon.Claims, "room", false); refusal == nil || refusal.Code != sluice.CodePoolExhausted || may[0] {
+		t.Errorf("got %v %v", may, refusal)
+	}
+}
+
+// Policies that take long do not hold up who leaves meanwhile, nor the socket's
+// other channels.
+func TestLeaveWhilePoliciesAreAsked(t *testing.T) {
+	t.Parallel()
+	_, first, _, unlock := busy(t, openPolicies+blocking)
+	first.open("realtime:public", emptyJoin)
+	first.push("1", "realtime:slow1", "phx_leave", `{}`)
+	first.expect(refusedReply("InitializingProjectConnection: Realtime is initializing the project connection"), okReply)
 	unlock()
-	second.open("realtime:room", private(may("b", "b")))
 }
 
 // A send whose check finds no room is dropped, without the log line of a database

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -158,41 +159,37 @@ func TestRefreshIsInOrder(t *testing.T) {
 // What was tracked before the token expired comes back with a fresh one only if
 // that may still write it.
 func TestRetainedPresenceNeedsWrite(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(openPolicies)
-	w := realWorld(t, db)
-	soon := jwt(map[string]any{
-		"role": "authenticated", "sub": "00000000-0000-4000-8000-00000000000a",
-		"exp": time.Now().Add(3 * time.Second).Unix(), "read": []string{"presence"}, "write": []string{"presence"},
+	bothReal(t, openPolicies, func(t *testing.T, w *world, v phoenix.Version) {
+		expired := jwt(map[string]any{"role": "authenticated", "exp": time.Now().Add(-time.Hour).Unix()})
+		for _, write := range []string{"p", ""} {
+			topic := "room" + write
+			watcher, c := w.connect(v), w.connect(v)
+			watcher.join("realtime:"+topic, private(may("p", ""), "presence"))
+			watcher.expect(joinedReply, `presence_state {}`)
+			c.join("realtime:"+topic, private(may("p", "bp"), "presence"))
+			c.expect(joinedReply, `presence_state {}`)
+			c.push(nil, "realtime:"+topic, "presence", track(`{"n":1}`))
+			c.expectTracked(true)
+			diffOf(t, watcher.next())
+			c.refresh("realtime:"+topic, expired)
+			if m := c.next(); m.Event != "system" || !strings.Contains(string(m.Payload), "Token has expired") {
+				t.Fatalf("got %v", m)
+			}
+			if d := diffOf(t, watcher.next()); len(d.Leaves) != 1 {
+				t.Fatalf("muting: %v", d)
+			}
+			c.refresh("realtime:"+topic, may("p", write))
+			c.expect(system("system", "ok", "Token was refreshed; messages sent while it had expired were not delivered", topic), `presence_state {}`)
+			if write == "" {
+				c.fence("realtime:" + topic)
+				watcher.quiet()
+				continue
+			}
+			if d := diffOf(t, watcher.next()); len(d.Joins) != 1 {
+				t.Errorf("back: %v", d)
+			}
+		}
 	})
-	var watchers, clients [2]*client
-	topics := [2]string{"kept", "lost"}
-	for i, topic := range topics {
-		watchers[i], clients[i] = w.connect(phoenix.V2), w.connect(phoenix.V2)
-		watchers[i].join("realtime:"+topic, private(may("p", ""), "presence"))
-		watchers[i].expect(joinedReply, `presence_state {}`)
-		clients[i].join("realtime:"+topic, private(soon, "presence"))
-		clients[i].expect(joinedReply, `presence_state {}`)
-		clients[i].push(nil, "realtime:"+topic, "presence", track(`{"n":1}`))
-		clients[i].expectTracked(true)
-		diffOf(t, watchers[i].next())
-	}
-	for i, topic := range topics {
-		if m := clients[i].next(); m.Event != "system" { // the token has expired
-			t.Fatalf("got %v", m)
-		}
-		if d := diffOf(t, watchers[i].next()); len(d.Leaves) != 1 {
-			t.Fatalf("muting: %v", d)
-		}
-		clients[i].refresh("realtime:"+topic, may("p", map[string]string{"kept": "p"}[topic]))
-		clients[i].expect(system("system", "ok", "Token was refreshed; messages sent while it had expired were not delivered", topic), `presence_state {}`)
-	}
-	if d := diffOf(t, watchers[0].next()); len(d.Joins) != 1 {
-		t.Errorf("back: %v", d)
-	}
-	clients[1].fence("realtime:lost")
-	watchers[1].quiet()
 }
 
 // A key id that names no key of the project: the channel ends in words that name
