@@ -61,5 +61,5 @@ func (ch *channel) withheld(m *phoenix.Message) {
 		drop(m)
 		return
 	}
-	ch.askWrite(m, "UnableToHandleBroadcast", ch.broadcast, drop)
+	ch.askWrite(m, broadcasts, ch.broadcast, drop)
 }

@@ -294,7 +294,7 @@ func (ch *channel) withheldTrack(m *phoenix.Message) {
 		refuse(m)
 		return
 	}
-	ch.askWrite(m, "UnableToHandlePresence", func(m *phoenix.Message) {
+	ch.askWrite(m, presences, func(m *phoenix.Message) {
 		ch.track(m, phoenix.ParsePresence(m.Payload).Payload)
 	}, refuse)
 }

@@ -107,8 +107,8 @@ func (ch *channel) writeProbe() *probe {
 
 // askWrite asks what the channel may write, and, when presence was not asked for
 // at the join, whether it may see that. m, whose fate depends on it, goes to
-// again with the answer, or to failed when there is none.
-func (ch *channel) askWrite(m *phoenix.Message, code string, again, failed func(m *phoenix.Message)) {
+// again with the answer, or to failed when there is none. e is what m wants to be.
+func (ch *channel) askWrite(m *phoenix.Message, e extension, again, failed func(m *phoenix.Message)) {
 	c := ch.conn
 	if c.srv.now() < ch.askAgain {
 		failed(m)
@@ -134,7 +134,7 @@ func (ch *channel) askWrite(m *phoenix.Message, code string, again, failed func(
 		}
 		if err != nil {
 			ch.askAgain = c.srv.now() + int64(askPause)
-			ch.logCheck(code, err)
+			ch.logCheck(unableToHandle[e], err)
 			failed(&kept)
 			return
 		}
@@ -142,9 +142,27 @@ func (ch *channel) askWrite(m *phoenix.Message, code string, again, failed func(
 		if read != nil {
 			c.srv.hub.withTopic(ch, func(*topic) { ch.setRead(read, mayRead) })
 		}
+		if ch.rights.write[e] == denied {
+			ch.explainDenied(e)
+		}
 		again(&kept)
 	}, func() {})
 	ch.work.needed = true // m was sent before any leave
+}
+
+// unableToHandle are the original's log codes for writes that were not decided.
+var unableToHandle = [extensions]string{"UnableToHandleBroadcast", "UnableToHandlePresence"}
+
+// explainDenied says once for a token why what the channel writes reaches nobody:
+// a stock client is told nothing about broadcasts that are dropped.
+func (ch *channel) explainDenied(e extension) {
+	c := ch.conn
+	r := sluice.Refuse(sluice.CodeUnauthorized).WithText("You do not have permissions to write to this Channel topic: %s", ch.key.Name).
+		WithRemedy("Add an INSERT policy on realtime.messages for this role and topic, for rows whose extension is '%s'.", extensionNames[e])
+	c.srv.log.Warn("private channel may not write", append(c.logAttrs(ch), sluice.LogCode, r.Code, "extension", extensionNames[e])...)
+	if c.srv.cfg.Explain {
+		ch.system(extSystem, statusWarning, r.Explain())
+	}
 }
 
 // reauthorize asks again after a refresh of the token, at once what may be read;

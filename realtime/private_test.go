@@ -148,6 +148,37 @@ func TestPrivateBroadcast(t *testing.T) {
 	})
 }
 
+// Explain mode says once why what a channel sends reaches nobody; the log does so
+// in any case.
+func TestDeniedWriteIsExplained(t *testing.T) {
+	for _, explain := range []bool{true, false} {
+		t.Run(fmt.Sprintf("explain=%t", explain), func(t *testing.T) {
+			bothReal(t, openPolicies, func(t *testing.T, w *world, v phoenix.Version) {
+				c := w.connect(v)
+				c.join("realtime:room", private(may("bp", ""), "presence"))
+				c.expect(joinedReply, `presence_state {}`)
+				explained := func(extension string) {
+					if explain {
+						c.expect(system("system", "warning", "Unauthorized: You do not have permissions to write to this Channel topic: room | "+
+							"Add an INSERT policy on realtime.messages for this role and topic, for rows whose extension is '"+extension+"'.", "room"))
+					}
+				}
+				for range 3 {
+					c.push(nil, "realtime:room", "broadcast", `{}`)
+				}
+				explained("broadcast")
+				c.fence("realtime:room")
+				c.push(nil, "realtime:room", "presence", track(`{}`))
+				c.expect(`phx_reply {"status":"error","response":{}}`)
+				c.quiet()
+				if w.logs.count("code=Unauthorized extension=broadcast") != 1 {
+					t.Error("not logged once")
+				}
+			}, func(cfg *realtime.Config) { cfg.Explain = explain })
+		})
+	}
+}
+
 // A send, its leave right behind it: the message goes out before the channel ends.
 func TestSendAndLeave(t *testing.T) {
 	bothReal(t, openPolicies, func(t *testing.T, w *world, v phoenix.Version) {
