@@ -93,6 +93,11 @@ const (
 	CodeUnableToConnect    Code = "UnableToConnectToProject"
 	CodeInitializing       Code = "InitializingProjectConnection"
 	CodeUnauthorized       Code = "Unauthorized"
+	CodePrivateOnly        Code = "PrivateOnly"
+	CodeQueryCanceled      Code = "QueryCanceled"
+	CodeMissingPartition   Code = "MissingPartition"
+	CodePoolExhausted      Code = "IncreaseConnectionPool"
+	CodeLackOfConnections  Code = "DatabaseLackOfConnections"
 	CodeUnknownOnChannel   Code = "UnknownErrorOnChannel"
 	CodeSlowReader         Code = "SlowReader"
 
@@ -225,6 +230,31 @@ var refusals = map[Code]Refusal{
 		Text:   "You do not have permissions to read from this Channel topic",
 		Remedy: "Add a SELECT policy on realtime.messages for this role and topic, and make sure that the user's token is sent before the join.",
 	},
+	CodePrivateOnly: {
+		Status: http.StatusForbidden,
+		Text:   "This project only allows private channels",
+		Remedy: "Join with config: { private: true }, and give realtime.messages a SELECT policy for the topic.",
+	},
+	CodeQueryCanceled: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "canceling statement due to statement timeout",
+		Remedy: "A policy on realtime.messages takes too long: look at its plan as this role, and index the columns that it compares.",
+	},
+	CodeMissingPartition: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "Realtime was unable to find the expected messages partition",
+		Remedy: "realtime.messages has no partition for today and Sluice could not make it; the log has the error.",
+	},
+	CodePoolExhausted: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "Please increase your connection pool size",
+		Remedy: "More private channels ask for their policies at once than the pool can answer in time; the client tries again by itself.",
+	},
+	CodeLackOfConnections: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "Database can't accept more connections, Realtime won't connect",
+		Remedy: "Raise max_connections of PostgreSQL, or the connection limit of the role authenticator or of the database.",
+	},
 	CodeUnknownOnChannel: {
 		Status: http.StatusInternalServerError,
 		Text:   "The join payload has a form that is not understood",
@@ -264,7 +294,7 @@ var refusals = map[Code]Refusal{
 	CodePolicyError: {
 		Status: http.StatusForbidden,
 		Text:   "A policy of the table raised an error, which counts as no",
-		Remedy: "Run the policy's expression as this role; the log has the error.",
+		Remedy: "Run the policy's expression as this role, which must exist and be granted to authenticator; the log has the error.",
 	},
 	CodeSubscriptionParams: {
 		Status: http.StatusBadRequest,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -207,6 +208,29 @@ func release(c *pgxpool.Conn, clean bool) {
 type EachCheck struct {
 	Claims sluice.Claims
 	Args   [][]byte // text format parameters of the statement; nil is NULL
+	// Settings are set for this check alone, behind those of AsOptions and
+	// under the same rule.
+	Settings []Setting
+	// Given, if it has SQL, runs before the statement, as service_role: it makes
+	// the rows that the question is about, past row level security. They go with
+	// the check.
+	Given Statement
+}
+
+// service is who runs EachCheck.Given: the one role beside the users' own that
+// the login authenticator may become, and that row level security lets pass.
+var service = sluice.Claims{Role: "service_role", JSON: []byte(`{"role":"service_role"}`)}
+
+// settings returns the settings of the check's own statement and of Given.
+func (ch *EachCheck) settings(opt AsOptions) (own, given []Setting, err error) {
+	if len(ch.Settings) > 0 {
+		opt.Settings = append(slices.Clip(opt.Settings), ch.Settings...)
+	}
+	if own, err = settingsFor(ch.Claims, opt); err != nil || ch.Given.SQL == "" {
+		return own, nil, err
+	}
+	given, err = settingsFor(service, opt)
+	return own, given, err
 }
 
 // EachResult is the answer: the rows' text values, or the error that this
@@ -217,7 +241,7 @@ type EachResult struct {
 }
 
 // AsEach runs one statement as every identity in turn, in one transaction and
-// one network flush: settings, statement, back to the savepoint. The whole
+// one network flush: settings, what is given, statement, back to the savepoint. The whole
 // transaction is rolled back, so side effects of functions do not stay.
 // opt.Rollback is implied. Errors of single statements are in the results; the
 // returned error means that nothing was decided. The caller bounds the number of
@@ -227,9 +251,9 @@ func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt A
 		return nil, nil
 	}
 	out := make([]EachResult, len(checks))
-	sets := make([][]Setting, len(checks))
-	for i, ch := range checks {
-		sets[i], out[i].Err = settingsFor(ch.Claims, opt)
+	sets := make([][2][]Setting, len(checks)) // the check's own, and those of Given
+	for i := range checks {
+		sets[i][0], sets[i][1], out[i].Err = checks[i].settings(opt)
 	}
 	c, err := p.Acquire(ctx)
 	if err != nil {
@@ -263,15 +287,20 @@ func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt A
 // the first skips to its sync, and the second runs in the failed transaction,
 // where ROLLBACK TO is allowed. One savepoint serves all; it survives ROLLBACK
 // TO, which also takes back the identity's settings.
-func sendEach(pipe *pgconn.Pipeline, sql string, checks []EachCheck, sets [][]Setting, readOnly bool) {
+func sendEach(pipe *pgconn.Pipeline, sql string, checks []EachCheck, sets [][2][]Setting, readOnly bool) {
 	pipe.SendQueryParams(beginSQL(readOnly), nil, nil, nil, nil)
 	pipe.SendQueryParams("savepoint s", nil, nil, nil, nil)
 	pipe.SendPipelineSync()
 	for i, ch := range checks {
-		if sets[i] == nil {
+		own, given := sets[i][0], sets[i][1]
+		if own == nil {
 			continue
 		}
-		pipe.SendQueryParams(settingsSQL(len(sets[i])), settingsArgs(sets[i]), nil, nil, nil)
+		if given != nil {
+			pipe.SendQueryParams(settingsSQL(len(given)), settingsArgs(given), nil, nil, nil)
+			pipe.SendQueryParams(ch.Given.SQL, ch.Given.Args, nil, nil, nil)
+		}
+		pipe.SendQueryParams(settingsSQL(len(own)), settingsArgs(own), nil, nil, nil)
 		pipe.SendQueryParams(sql, ch.Args, nil, nil, nil)
 		pipe.SendPipelineSync()
 		pipe.SendQueryParams("rollback to savepoint s", nil, nil, nil, nil)
@@ -285,12 +314,12 @@ func sendEach(pipe *pgconn.Pipeline, sql string, checks []EachCheck, sets [][]Se
 
 // readEach reads the answers to sendEach. An error means that the conversation
 // is broken, not that a check failed.
-func readEach(pipe *pgconn.Pipeline, sets [][]Setting, out []EachResult) error {
+func readEach(pipe *pgconn.Pipeline, sets [][2][]Setting, out []EachResult) error {
 	if err := readGroup(pipe, nil); err != nil {
 		return err
 	}
 	for i := range out {
-		if sets[i] == nil {
+		if sets[i][0] == nil {
 			continue
 		}
 		if err := readGroup(pipe, &out[i]); err != nil {

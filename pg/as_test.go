@@ -385,6 +385,65 @@ create function public.write_log() returns int language sql security definer as 
 	}
 }
 
+// What is given is there for one check alone, put there past row level security
+// and judged under it; so are the settings of a check.
+func TestAsEachGiven(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create table public.given (line text);
+alter table public.given enable row level security;
+grant select, insert on public.given to authenticated, service_role;
+create policy topic on public.given for select to authenticated using (line = current_setting('app.topic', true) and auth.role() = 'authenticated');
+create table public.days (at date) partition by range (at);
+grant insert on public.days to service_role;`)
+	p := onePool(t, db, "authenticator")
+	before := ask(t, p, who)
+	check := func(c sluice.Claims, topic, line string) pg.EachCheck {
+		return pg.EachCheck{
+			Claims: c, Settings: []pg.Setting{{Name: "app.topic", Value: topic}},
+			Given: pg.Statement{SQL: "insert into public.given values ($1), ('other')", Args: [][]byte{[]byte(line)}},
+		}
+	}
+	noPartition := pg.EachCheck{Claims: user(alice), Given: pg.Statement{SQL: "insert into public.days values ('2000-01-01')"}}
+	stolen := check(user(alice), "a", "a")
+	stolen.Settings = []pg.Setting{{Name: "Role", Value: "postgres"}}
+	got, err := p.AsEach(t.Context(), "select line from public.given", []pg.EachCheck{
+		check(user(alice), "a", "a"), check(user(bob), "b", "a"), check(user(bob), "other", "a"), noPartition, stolen,
+		{Claims: user(alice)},
+		check(sluice.Claims{Role: "nobody"}, "a", "a"),
+	}, pg.AsOptions{Settings: []pg.Setting{{Name: "search_path", Value: "extensions"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, r := range got {
+		switch {
+		case pg.IsNoPartition(r.Err):
+			lines = append(lines, "no partition")
+		case r.Err != nil:
+			lines = append(lines, "error "+pg.SQLState(r.Err))
+		default:
+			lines = append(lines, fmt.Sprintf("%s", r.Rows))
+		}
+	}
+	want := []string{"[[a]]", "[]", "[[other]]", "no partition", "error ", "[]", "error 22023"}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Error(diff)
+	}
+	if n := ask(t, db.Pool("supabase_admin"), "select count(*)::text from public.given"); n != "0" {
+		t.Errorf("%s rows stayed", n)
+	}
+	if after := ask(t, p, who); after != before {
+		t.Errorf("the connection changed: %s", after)
+	}
+	db.Exec("alter table public.given add constraint short check (line = '')")
+	got, err = p.AsEach(t.Context(), "select", []pg.EachCheck{check(user(alice), "a", "a")}, pg.AsOptions{})
+	if err != nil || pg.SQLState(got[0].Err) != "23514" || pg.IsNoPartition(got[0].Err) {
+		t.Errorf("a violated check: %v %v", got, err)
+	}
+}
+
 // An identity's timeout is an answer for that identity alone, and each has the
 // whole time.
 func TestAsEachTimeout(t *testing.T) {

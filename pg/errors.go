@@ -91,3 +91,11 @@ func SQLState(err error) string {
 	}
 	return ""
 }
+
+// IsNoPartition reports whether an INSERT failed because a partitioned table
+// has no partition for the row. The SQLSTATE is that of a violated check, which
+// would have a name.
+func IsNoPartition(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "23514" && pe.ConstraintName == "" && pe.TableName != ""
+}

@@ -56,7 +56,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = nc.SetDeadline(time.Time{})
-	c := newConn(s, nc, vsn, id, capturedHeaders(r.Header))
+	c := newConn(s, nc, vsn, id, capturedHeaders(r.Header, "x-"))
 	c.in.ahead = readAhead(rw)
 	s.register(c)
 	go s.serve(c) // ends with the socket; Run waits
@@ -111,15 +111,18 @@ const (
 	maxHeaderBytes = 8192
 )
 
-// capturedHeaders returns the x-* headers of the handshake as a JSON object for
-// the setting request.headers, nil when there are none. API keys are left out:
-// a policy has the claims.
-func capturedHeaders(h http.Header) []byte {
+// capturedHeaders returns the headers whose names begin with prefix as a JSON
+// object for the setting request.headers, nil when there are none. Keys, tokens
+// and cookies are left out: a policy has the claims.
+func capturedHeaders(h http.Header, prefix string) []byte {
 	var kept map[string]string
 	size := 0
 	for name, values := range h {
 		lower := strings.ToLower(name)
-		if !strings.HasPrefix(lower, "x-") || lower == "x-api-key" || len(values) == 0 {
+		switch {
+		case !strings.HasPrefix(lower, prefix), len(values) == 0:
+			continue
+		case lower == "x-api-key", lower == "apikey", lower == "authorization", lower == "cookie":
 			continue
 		}
 		size += len(lower) + len(values[0])

@@ -37,6 +37,10 @@ func (ch *channel) broadcast(m *phoenix.Message) {
 		c.srv.metrics.DroppedMuted.Add(1)
 		return // no ack: the client's push times out
 	}
+	if ch.key.Private && ch.rights.write[broadcasts] != granted {
+		ch.withheld(m)
+		return
+	}
 	if !ch.self {
 		b.Sender = ch.id
 	}
@@ -47,4 +51,15 @@ func (ch *channel) broadcast(m *phoenix.Message) {
 	if ch.ack {
 		ch.reply(m.Ref, phoenix.StatusOK, emptyResponse)
 	}
+}
+
+// withheld asks whether a message may be sent, or drops it: there is no ack, and
+// the client's push times out.
+func (ch *channel) withheld(m *phoenix.Message) {
+	drop := func(*phoenix.Message) { ch.conn.srv.metrics.DroppedDenied.Add(1) }
+	if ch.rights.write[broadcasts] == denied {
+		drop(m)
+		return
+	}
+	ch.askWrite(m, broadcasts, ch.broadcast, drop)
 }

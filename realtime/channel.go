@@ -35,16 +35,21 @@ type channel struct {
 	windowEnd  int64 // server time
 	work       *work
 	changes    *changes // nil without postgres_changes
+	rights     rights   // of a private channel
+	askAgain   int64    // server time before which no write is asked about
 
 	// guarded by the topic's mu
 	index   int   // place among the topic's subscribers, -1 when not subscribed
 	muted   bool  // receives nothing
+	deaf    bool  // private, may not read broadcasts
+	blind   bool  // private, may not read presence
 	tracked *meta // nil when not tracked
 }
 
 // work is a slow step of a channel, for which its messages wait.
 type work struct {
 	cancel    context.CancelFunc
+	needed    bool // also by what came before a leave or another join
 	held      []phoenix.Message
 	heldBytes int
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
 )
 
 // Verifier checks access tokens; *token.Keyring does.
@@ -48,6 +49,16 @@ type Config struct {
 	// Feed delivers Postgres Changes. Without it, joins that ask for them are
 	// answered UnableToConnectToProject.
 	Feed sluice.ChangeFeed
+	// Users asks the policies of private channels as the users: a pool of its
+	// own on the login authenticator, which runs as many checks at once as it
+	// has connections. Without it, joins of private channels are answered
+	// UnableToConnectToProject.
+	Users *pg.Pool
+	// Admin makes the partition of realtime.messages for today when it is
+	// missing. Without it the check answers MissingPartition.
+	Admin *pg.Pool
+	// PrivateOnly refuses public channels. HTTP broadcasts are not concerned.
+	PrivateOnly bool
 	// Explain adds the remedy to every reason, and tells a channel about
 	// subscriptions that can never receive anything.
 	Explain bool
@@ -74,6 +85,11 @@ type Config struct {
 	// PresenceWindow. Default 5 within 30 s.
 	MaxPresenceCalls int
 	PresenceWindow   time.Duration
+	// MaxPolicyChecks bounds the checks that wait for a connection of Users; who
+	// comes then is told so. Default 16384.
+	MaxPolicyChecks int
+	// PolicyTimeout bounds the evaluation of policies for one check. Default 3 s.
+	PolicyTimeout time.Duration
 
 	// QueueBytes and QueueFrames bound what waits for a slow reader. A single
 	// frame always fits. Default 8 MiB and 8192.
@@ -86,6 +102,9 @@ type Config struct {
 
 	// IdleTimeout closes a socket that sends nothing. Default 60 s.
 	IdleTimeout time.Duration
+	// NoChannelTimeout closes a socket whose channels have all gone, or whose
+	// joins have all failed, for so long. Default 10 min.
+	NoChannelTimeout time.Duration
 	// WriteTimeout closes a socket that takes nothing. Default 15 s.
 	WriteTimeout time.Duration
 	// JoinTimeout bounds the slow part of a join; stock clients give up after
@@ -131,11 +150,14 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.MaxHTTPBody, 8_000_000)
 	setDefault(&cfg.MaxPresenceCalls, 5)
 	setDefault(&cfg.PresenceWindow, 30*time.Second)
+	setDefault(&cfg.MaxPolicyChecks, 16384)
+	setDefault(&cfg.PolicyTimeout, 3*time.Second)
 	setDefault(&cfg.QueueBytes, 8<<20)
 	setDefault(&cfg.QueueFrames, 8192)
 	setDefault(&cfg.HeldBytes, 1<<20)
 	setDefault(&cfg.HeldFrames, 512)
 	setDefault(&cfg.IdleTimeout, 60*time.Second)
+	setDefault(&cfg.NoChannelTimeout, 10*time.Minute)
 	setDefault(&cfg.WriteTimeout, 15*time.Second)
 	setDefault(&cfg.JoinTimeout, 8*time.Second)
 	setDefault(&cfg.CloseTimeout, 2*time.Second)
@@ -144,6 +166,8 @@ func (cfg Config) withDefaults() (Config, error) {
 		"MaxFrame": int64(cfg.MaxFrame), "MaxJoin": int64(cfg.MaxJoin), "MaxPayloadKB": int64(cfg.MaxPayloadKB),
 		"MaxHTTPBody": cfg.MaxHTTPBody, "MaxPresenceCalls": int64(cfg.MaxPresenceCalls),
 		"PresenceWindow": int64(cfg.PresenceWindow), "QueueBytes": int64(cfg.QueueBytes), "QueueFrames": int64(cfg.QueueFrames),
+		"NoChannelTimeout": int64(cfg.NoChannelTimeout),
+		"MaxPolicyChecks":  int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
 		"HeldBytes": int64(cfg.HeldBytes), "HeldFrames": int64(cfg.HeldFrames), "IdleTimeout": int64(cfg.IdleTimeout),
 		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
 	} {

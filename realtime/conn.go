@@ -36,6 +36,7 @@ type conn struct {
 	lastRead  atomic.Int64 // when the last bytes came
 	writing   atomic.Int64 // since when a write has been under way, 0 when none is
 	checkAt   atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
+	emptyAt   atomic.Int64 // since when it has had no channel although it has tried to join; 0 otherwise
 	connIndex int          // place in Server.conns, guarded by Server.mu
 
 	// owned by readLoop

@@ -47,7 +47,8 @@ func (c *conn) handle(m *phoenix.Message) {
 }
 
 // hold keeps a message until ch's slow step is done. A leave or another join
-// of the topic makes that step pointless and ends it early.
+// of the topic makes that step pointless and ends it early, unless a message
+// before it needs the answer.
 func (c *conn) hold(ch *channel, m *phoenix.Message) {
 	w := ch.work
 	if len(w.held) >= c.srv.cfg.HeldFrames || w.heldBytes+len(m.Payload) > c.srv.cfg.HeldBytes {
@@ -55,14 +56,20 @@ func (c *conn) hold(ch *channel, m *phoenix.Message) {
 		c.close(ws.StatusPolicyViolation, "too many messages before the join was answered")
 		return
 	}
+	kept := keep(m)
+	w.held = append(w.held, kept)
+	w.heldBytes += len(kept.Payload)
+	if !w.needed && (m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef) {
+		w.cancel()
+	}
+}
+
+// keep copies a message, whose payload is the reader's.
+func keep(m *phoenix.Message) phoenix.Message {
 	kept := *m
 	kept.Payload = bytes.Clone(m.Payload)
 	kept.Metadata = nil
-	w.held = append(w.held, kept)
-	w.heldBytes += len(kept.Payload)
-	if m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef {
-		w.cancel()
-	}
+	return kept
 }
 
 // leave ends a channel: reply, then phx_close. A leave that names another join
@@ -92,8 +99,20 @@ func (c *conn) drop(ch *channel) {
 	c.rearm()
 }
 
+// countChannels remembers since when a socket that joined, or tried to, has had
+// no channel.
+func (c *conn) countChannels() {
+	switch {
+	case len(c.channels) > 0:
+		c.emptyAt.Store(0)
+	case c.emptyAt.Load() == 0:
+		c.emptyAt.Store(c.srv.now())
+	}
+}
+
 // rearm sets the time of the next look at tokens.
 func (c *conn) rearm() {
+	c.countChannels()
 	next := int64(0)
 	for _, ch := range c.channels {
 		if ch.expires != 0 && !ch.expired && (next == 0 || ch.expires < next) {

@@ -9,7 +9,8 @@
 //
 // The way of a frame: accept.go takes the socket, conn.go reads it, dispatch.go
 // switches on the event, join.go, broadcast.go, presence.go and token.go act,
-// hub.go reaches the other channels, conn.go writes. Locks nest in one order:
+// private.go and policy.go ask what is allowed on a private topic, hub.go reaches
+// the other channels, conn.go writes. Locks nest in one order:
 //
 //	conn.handleMu → shard.mu → topic.mu → channel.changeMu → conn.mu
 package realtime

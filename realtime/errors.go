@@ -59,3 +59,33 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.WriteHeader(status)
 	_, _ = w.Write(b)
 }
+
+// httpAnswer is a status and the text of its message.
+type httpAnswer struct {
+	status int
+	text   string
+}
+
+// broadcastRefusal is the original's answer to a single private broadcast that
+// may not be sent, or about which nothing could be found out.
+func broadcastRefusal(code sluice.Code) httpAnswer {
+	switch code {
+	case sluice.CodeUnauthorized:
+		return httpAnswer{http.StatusForbidden, "Unauthorized"}
+	case sluice.CodePolicyError:
+		return httpAnswer{http.StatusUnprocessableEntity, "RLS policy error"}
+	case sluice.CodeQueryCanceled:
+		return httpAnswer{http.StatusUnprocessableEntity, "Query canceled"}
+	case sluice.CodeMissingPartition:
+		return httpAnswer{http.StatusUnprocessableEntity, "Missing messages partition"}
+	case sluice.CodeUnableToConnect:
+		return httpAnswer{http.StatusUnprocessableEntity, "Tenant database unavailable"}
+	case sluice.CodeInitializing:
+		return httpAnswer{http.StatusUnprocessableEntity, "Tenant database initializing"}
+	case sluice.CodeLackOfConnections:
+		return httpAnswer{http.StatusUnprocessableEntity, "Tenant database has too many connections"}
+	case sluice.CodePoolExhausted:
+		return httpAnswer{http.StatusTooManyRequests, "Connection pool exhausted"}
+	}
+	return httpAnswer{http.StatusInternalServerError, "Unable to authorize broadcast"}
+}

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"context"
 	"net"
 
 	"github.com/sluice-dev/sluice"
@@ -26,4 +27,11 @@ func (s *Server) Topics() (n int) {
 		s.hub.shards[i].mu.RUnlock()
 	}
 	return n
+}
+
+// Rights asks what an identity may read, or write, on a private topic: broadcast
+// and presence.
+func (s *Server) Rights(ctx context.Context, claims sluice.Claims, topic string, write bool) (may [2]bool, err *sluice.Refusal) {
+	a := s.policies.ask(ctx, &probe{claims: claims, topic: topic, write: write, of: []extension{broadcasts, presences}})
+	return a.allowed, a.err
 }

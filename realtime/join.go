@@ -38,31 +38,56 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 		return
 	}
 	c.channels = append(c.channels, ch)
-	if ch.changes == nil {
+	if ch.changes == nil && !ch.key.Private {
 		ch.accept(m.Ref, replaced, nil)
 		return
 	}
+	var mayRead answer
 	var live subscribed
-	claims, ref := ch.claims, m.Ref
+	claims, ref, read := ch.claims, m.Ref, ch.readProbe()
 	ch.start(func(ctx context.Context) {
-		live = ch.subscribe(ctx, claims)
-	}, func() {
-		ch.changes.sub = live.sub
-		if live.err != nil {
-			var se *sluice.SubscribeError
-			if !errors.As(live.err, &se) {
-				c.drop(ch)
-				ch.refuseJoin(ref, asRefusal(live.err), replaced)
+		if ch.key.Private {
+			mayRead = c.srv.policies.ask(ctx, read)
+			if ch.refusal(mayRead) != nil {
 				return
 			}
 		}
-		if refusal := c.sendBack(ch, live.notices); refusal != nil {
+		if ch.changes != nil {
+			live = ch.subscribe(ctx, claims)
+		}
+	}, func() {
+		if ch.changes != nil {
+			ch.changes.sub = live.sub
+		}
+		if refusal := ch.judge(read, mayRead, &live); refusal != nil {
 			c.drop(ch)
 			ch.refuseJoin(ref, refusal, replaced)
 			return
 		}
+		if ch.changes == nil {
+			ch.accept(ref, replaced, nil)
+			return
+		}
 		ch.accept(ref, replaced, &live)
 	}, live.close)
+}
+
+// judge decides about a join whose slow step is done.
+func (ch *channel) judge(read *probe, mayRead answer, live *subscribed) *sluice.Refusal {
+	if ch.key.Private {
+		if refusal := ch.refusal(mayRead); refusal != nil {
+			if mayRead.err != nil {
+				ch.logCheck("UnableToSetPolicies", mayRead.err)
+			}
+			return refusal
+		}
+		ch.setRead(read, mayRead)
+	}
+	var se *sluice.SubscribeError
+	if live.err != nil && !errors.As(live.err, &se) {
+		return asRefusal(live.err)
+	}
+	return ch.conn.sendBack(ch, live.notices)
 }
 
 // sendBack refuses a join that would be silent for want of a token, once for a
@@ -113,6 +138,9 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 		c.srv.log.Warn("join payload has invalid parts", append(c.logAttrs(ch), sluice.LogCode, "InvalidJoinPayload", "problems", j.Problems, "client", j.Version)...)
 	}
 	ch.key.Private = j.Private
+	if c.srv.cfg.PrivateOnly && !j.Private {
+		return sluice.Refuse(sluice.CodePrivateOnly)
+	}
 	v := verified{claims: c.key}
 	if j.HasToken {
 		var refusal *sluice.Refusal
@@ -124,9 +152,6 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 	}
 	ch.setClaims(v)
 	ch.undecided = j.Undecided
-	if refusal := ch.mayRead(); refusal != nil {
-		return refusal
-	}
 	ch.ack, ch.self = j.Ack, j.Self
 	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled
 	if j.Legacy {
@@ -168,6 +193,7 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 func (ch *channel) refuseJoin(ref phoenix.Ref, r *sluice.Refusal, replaced *phoenix.Ref) {
 	c := ch.conn
 	c.srv.metrics.JoinsFailed.Add(1)
+	c.countChannels()
 	level := slog.LevelWarn
 	if r.Code == sluice.CodeJoinedWithoutToken {
 		level = slog.LevelInfo // a step of a good join

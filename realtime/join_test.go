@@ -197,13 +197,13 @@ func TestStaleJoinRefIsServed(t *testing.T) {
 	})
 }
 
-// Private joins are refused, never let in unchecked.
-func TestPrivateIsRefused(t *testing.T) {
+// Without a database private joins are refused, never let in unchecked.
+func TestPrivateNeedsDatabase(t *testing.T) {
 	both(t, func(t *testing.T, w *world, v phoenix.Version) {
 		c := w.connect(v)
 		for _, private := range []string{`true`, `"TRUE"`} {
 			c.join("realtime:a", `{"config":{"private":`+private+`}}`)
-			want(t, c.got(), refusedReply("Unauthorized: private channels are not served yet"))
+			want(t, c.got(), refusedReply("UnableToConnectToProject: Realtime was unable to connect to the project database"))
 		}
 	})
 }

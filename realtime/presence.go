@@ -153,7 +153,7 @@ func (h *Hub) sendDiff(t *topic, name string, joined, left *meta, previous strin
 		return phoenix.AppendMessage(dst, v, "", "", name, phoenix.EventPresenceDiff, payload), false, nil
 	}, len(payload)+len(name)+64)
 	for _, ch := range t.subs {
-		if !ch.muted {
+		if !ch.muted && !ch.blind {
 			ch.conn.send(f.of(ch.conn.vsn))
 		}
 	}
@@ -207,8 +207,11 @@ func (h *Hub) unmute(ch *channel, first func(t *topic)) {
 	})
 }
 
-// sendState sends presence_state to ch. t is locked.
+// sendState sends presence_state to ch if it may see it. t is locked.
 func (ch *channel) sendState(t *topic) {
+	if ch.blind {
+		return
+	}
 	ch.conn.sendText(96+len(ch.topic), func(dst []byte) []byte {
 		return phoenix.AppendMessage(dst, ch.conn.vsn, ch.joinRef, "", ch.topic, phoenix.EventPresenceState, t.appendState(nil))
 	})
@@ -271,6 +274,9 @@ func (ch *channel) track(m *phoenix.Message, payload json.RawMessage) {
 	case ch.expired:
 		c.srv.metrics.DroppedMuted.Add(1)
 		ch.reply(m.Ref, phoenix.StatusError, emptyResponse)
+	case ch.key.Private && ch.rights.write[presences] != granted:
+		ch.presenceOn = true
+		ch.withheldTrack(m)
 	default:
 		ch.presenceOn = true
 		if ch.presenceKey == "" {
@@ -279,6 +285,18 @@ func (ch *channel) track(m *phoenix.Message, payload json.RawMessage) {
 		c.srv.hub.track(ch, payload)
 		ch.reply(m.Ref, phoenix.StatusOK, emptyResponse)
 	}
+}
+
+// withheldTrack asks whether the channel may track, or says no.
+func (ch *channel) withheldTrack(m *phoenix.Message) {
+	refuse := func(m *phoenix.Message) { ch.reply(m.Ref, phoenix.StatusError, emptyResponse) }
+	if ch.rights.write[presences] == denied {
+		refuse(m)
+		return
+	}
+	ch.askWrite(m, presences, func(m *phoenix.Message) {
+		ch.track(m, phoenix.ParsePresence(m.Payload).Payload)
+	}, refuse)
 }
 
 // countPresence counts one push in the channel's fixed window and reports

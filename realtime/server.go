@@ -18,13 +18,14 @@ import (
 // behind /realtime/v1, and Run, which owns the sockets.
 type Server struct {
 	// fixed after New
-	cfg     Config
-	log     *slog.Logger
-	hub     *Hub
-	mux     *http.ServeMux
-	started time.Time
-	ctx     context.Context // ends with the server; slow steps of channels run under it
-	cancel  context.CancelCauseFunc
+	cfg      Config
+	log      *slog.Logger
+	hub      *Hub
+	policies *policies
+	mux      *http.ServeMux
+	started  time.Time
+	ctx      context.Context // ends with the server; slow steps of channels run under it
+	cancel   context.CancelCauseFunc
 
 	metrics     Metrics
 	nextConn    atomic.Int64
@@ -58,6 +59,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
 	s.hub = newHub(cfg.Bus, &s.metrics)
+	s.policies = newPolicies(&s.cfg, &s.metrics)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.mux = s.routes()
 	return s, nil
@@ -73,11 +75,14 @@ func (s *Server) Deliver(b *sluice.Broadcast) { s.hub.Deliver(b) }
 func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
 
 // Run looks after the sockets until ctx ends: idle ones, writers that hang,
-// tokens that expire. Then joins are answered RealtimeRestarting, every socket
+// tokens that expire; and asks the policies of private channels. Then joins are answered RealtimeRestarting, every socket
 // is closed with 1012, and Run returns after the last of them has ended.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	var checks sync.WaitGroup
+	checks.Go(func() { s.policies.run(s.ctx) }) // ends with stop
+	defer checks.Wait()
 	for {
 		select {
 		case <-tick.C:
@@ -116,6 +121,10 @@ func (s *Server) sweep() {
 		if now-c.lastRead.Load() >= int64(s.cfg.IdleTimeout) && !c.isClosing() {
 			s.metrics.ClosedIdle.Add(1)
 			c.close(ws.StatusNormalClosure, "")
+		}
+		if at := c.emptyAt.Load(); at != 0 && now-at >= int64(s.cfg.NoChannelTimeout) && !c.isClosing() {
+			s.metrics.ClosedEmpty.Add(1)
+			c.abort() // without a close frame, as the original does
 		}
 		// A socket that is being served right now is looked at in a second.
 		if at := c.checkAt.Load(); at != 0 && at <= wall.UnixNano() && c.handleMu.TryLock() {

@@ -188,6 +188,52 @@ func (w *world) stalled(v phoenix.Version) net.Conn {
 	return ours
 }
 
+// A socket without a channel is swept, whether its channels have left or were
+// refused; one with a channel, and one that has never tried to join, are not.
+// spec: realtime:52
+func TestSocketWithoutChannels(t *testing.T) {
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		left, failed, live, never, returned := w.connect(v), w.connect(v), w.connect(v), w.connect(v), w.connect(v)
+		for _, c := range []*client{left, live, returned} {
+			ref, _ := c.joined("realtime:a", emptyJoin)
+			if c != live {
+				c.push(ref, "realtime:a", "phx_leave", `{}`)
+				c.got()
+			}
+		}
+		failed.join("realtime:", emptyJoin)
+		failed.got()
+		alive := func(c *client) bool {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.err == nil
+		}
+		for range 20 { // 10 minutes of heartbeats
+			for _, c := range []*client{left, failed, live, never, returned} {
+				if !alive(c) {
+					t.Fatal("swept too early")
+				}
+				c.push(nil, "phoenix", "heartbeat", `{}`)
+			}
+			time.Sleep(30 * time.Second)
+			returned.joined("realtime:a", emptyJoin)
+		}
+		time.Sleep(2 * time.Second)
+		for c, want := range map[*client]bool{left: false, failed: false, live: true, never: true, returned: true} {
+			if alive(c) != want {
+				t.Errorf("open is %t, want %t", !want, want)
+			}
+			if code, _ := c.closed(); code != 0 {
+				t.Errorf("closed with %d, want no close frame", code)
+			}
+		}
+		if n := w.srv.Metrics().ClosedEmpty.Load(); n != 2 {
+			t.Errorf("%d counted", n)
+		}
+	})
+}
+
 // A reader that takes nothing is closed, and holds up nobody.
 func TestSlowReader(t *testing.T) {
 	for name, change := range map[string]func(*realtime.Config){

@@ -129,6 +129,15 @@ func (ch *channel) accessToken(m *phoenix.Message) {
 	wasExpired := ch.expired
 	ch.expired = false
 	c.rearm()
+	if ch.key.Private {
+		ch.reauthorize(wasExpired)
+		return
+	}
+	ch.renew(wasExpired)
+}
+
+// renew goes on under new claims.
+func (ch *channel) renew(wasExpired bool) {
 	if ch.changes == nil {
 		if wasExpired {
 			ch.resume()

@@ -54,6 +54,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		return err
 	}
 	defer deciders.Close()
+	channels, err := pg.Open(ctx, pg.Config{URL: cfg.userURL, Name: "sluice channels", MaxConns: 4, Logger: cfg.log})
+	if err != nil {
+		return err
+	}
+	defer channels.Close()
 	authPool, err := pg.Open(ctx, pg.Config{URL: cfg.authURL, Name: "sluice auth", MaxConns: 8, Logger: cfg.log})
 	if err != nil {
 		return err
@@ -76,7 +81,10 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Logger: cfg.log}); err != nil {
 		return err
 	}
-	if rt, err = realtime.New(realtime.Config{Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Explain: cfg.explain}); err != nil {
+	rt, err = realtime.New(realtime.Config{
+		Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Users: channels, Admin: admin, Explain: cfg.explain,
+	})
+	if err != nil {
 		return err
 	}
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}

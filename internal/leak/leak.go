@@ -72,11 +72,12 @@ func id(stack string) string {
 	return name
 }
 
-// ignored tells goroutines that belong to the runtime or to package testing.
+// ignored tells goroutines that belong to the runtime or to package testing, and
+// the one that waits for pgtest's server, which ends with the test process.
 func ignored(stack string) bool {
 	for _, part := range []string{
 		"internal/leak.goroutines", "testing.(*M).", "testing.tRunner", "testing.runFuzz", "testing.(*F).",
-		"os/signal.", "runtime.ensureSigM", "runtime.ReadTrace", "runtime/pprof.",
+		"os/signal.", "runtime.ensureSigM", "runtime.ReadTrace", "runtime/pprof.", "devpg.startProcess.",
 	} {
 		if strings.Contains(stack, part) {
 			return true

@@ -1,0 +1,1 @@
+select sluice.make_message_partitions()
