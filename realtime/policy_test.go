@@ -205,14 +205,17 @@ func lock(t *testing.T, db *pgtest.DB) (unlock func(), blocked func(n int)) {
 	}
 }
 
+// patient waits for policies for as long as a test takes.
+func patient(cfg *realtime.Config) { cfg.PolicyTimeout, cfg.JoinTimeout = time.Minute, time.Minute }
+
 // busy is a server whose one connection for checks is taken, and whose queue
 // holds one more.
 func busy(t *testing.T, sql string) (w *world, first, second *client, unlock func()) {
 	t.Helper()
 	db := pgtest.New(t)
 	db.Exec(sql)
-	w = realWorld(t, db, func(cfg *realtime.Config) {
-		cfg.Users, cfg.MaxPolicyChecks, cfg.PolicyTimeout = pool(t, db, 1), 1, time.Minute
+	w = realWorld(t, db, patient, func(cfg *realtime.Config) {
+		cfg.Users, cfg.MaxPolicyChecks = pool(t, db, 1), 1
 	})
 	unlock, blocked := lock(t, db)
 	first, second = w.connect(phoenix.V2), w.connect(phoenix.V2)
@@ -281,8 +284,8 @@ func TestWriteUndecided(t *testing.T) {
 create function public.boom() returns boolean language plpgsql as $$ begin raise exception 'boom'; end $$;
 create policy boom on realtime.messages as restrictive for insert with check (realtime.topic() <> 'boom' or public.boom());`)
 	for _, v := range []phoenix.Version{phoenix.V1, phoenix.V2} {
-		w := realWorld(t, db, func(cfg *realtime.Config) {
-			cfg.Users, cfg.MaxPolicyChecks, cfg.PolicyTimeout = pool(t, db, 1), 1, time.Minute
+		w := realWorld(t, db, patient, func(cfg *realtime.Config) {
+			cfg.Users, cfg.MaxPolicyChecks = pool(t, db, 1), 1
 		})
 		c, other := w.connect(v), w.connect(v)
 		c.open("realtime:room", private(may("b", "b"), "ack"))
@@ -323,7 +326,7 @@ func TestManyJoinAtOnce(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(openPolicies + blocking)
-	w := realWorld(t, db, func(cfg *realtime.Config) { cfg.Users, cfg.PolicyTimeout = pool(t, db, 1), time.Minute })
+	w := realWorld(t, db, patient, func(cfg *realtime.Config) { cfg.Users = pool(t, db, 1) })
 	unlock, blocked := lock(t, db)
 	first := w.connect(phoenix.V2)
 	first.open("realtime:room", private(may("b", "b"), "ack"))

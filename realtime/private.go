@@ -83,7 +83,7 @@ func (ch *channel) logCheck(code string, r *sluice.Refusal) {
 	if r.Code == sluice.CodePolicyError || r.Code == sluice.CodePoolExhausted {
 		code = string(r.Code)
 	}
-	ch.conn.srv.log.Warn("policies of realtime.messages not asked", append(ch.conn.logAttrs(ch), sluice.LogCode, code, "text", r.Text, sluice.LogError, r.Cause)...)
+	ch.conn.srv.log.Warn("policies of realtime.messages gave no answer", append(ch.conn.logAttrs(ch), sluice.LogCode, code, "text", r.Text, sluice.LogError, r.Cause)...)
 }
 
 // setRead takes the answer to a read probe over. The channel must not be

@@ -192,6 +192,39 @@ func TestRetainedPresenceNeedsWrite(t *testing.T) {
 	})
 }
 
+// A new token about which nothing could be found out: a policy's error is a no, as
+// at the join; for the rest the client joins again by itself.
+func TestRefreshUndecided(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(openPolicies + `
+create policy modes on realtime.messages as restrictive for select using (case auth.jwt() ->> 'mode'
+  when 'slow' then pg_sleep(60) is null when 'boom' then 1 / (length(topic) - 4) > 0 else true end)`)
+	w := realWorld(t, db)
+	mode := func(name string) string {
+		return jwt(map[string]any{
+			"role": "authenticated", "sub": "00000000-0000-4000-8000-00000000000a", "exp": time.Now().Add(time.Hour).Unix(),
+			"read": []string{"broadcast"}, "mode": name,
+		})
+	}
+	c := w.connect(phoenix.V2)
+	for _, tt := range []struct{ mode, text, end string }{
+		{"boom", noRead("room"), `phx_close {}`},
+		{"slow", "Query was cancelled, please try again", `phx_error {"reason":"Query was cancelled, please try again"}`},
+		{"no partition", ":missing_partition", `phx_error {"reason":":missing_partition"}`},
+	} {
+		c.open("realtime:room", private(may("b", "")))
+		if tt.mode == "no partition" {
+			db.Exec(noPartitions + `; drop function sluice.make_message_partitions`)
+		}
+		c.refresh("realtime:room", mode(tt.mode))
+		c.expect(system("system", "error", tt.text, "room"), tt.end)
+	}
+	if w.logs.count("code=RlsPolicyError") != 1 || w.logs.count("code=UnableToSetPolicies") != 2 {
+		t.Error("the log does not say why")
+	}
+}
+
 // A key id that names no key of the project: the channel ends in words that name
 // it, and does not crash.
 // spec: realtime:65
