@@ -77,8 +77,7 @@ select md5(string_agg(line, e'\n' order by line)) from (
   union all select format('%s %s', nspname, nspacl) || xmin from pg_namespace where nspname !~ '^pg_(temp|toast_temp)'
 ) l (line)`
 
-// The second start has 1.5 s for everything; the two calls take milliseconds
-// and change nothing.
+// A second start changes nothing.
 func TestSetupIsIdempotent(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -96,11 +95,7 @@ func TestSetupIsIdempotent(t *testing.T) {
 	run()
 	conn := connect(t, url("supabase_admin"))
 	before := one(t, conn, catalog)
-	start := time.Now()
 	run()
-	if took := time.Since(start); took > 500*time.Millisecond {
-		t.Errorf("nothing to do took %v", took)
-	}
 	if after := one(t, conn, catalog); after != before {
 		t.Error("the second run changed the catalog")
 	}
