@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -35,6 +36,8 @@ type channel struct {
 	work       *work
 	changes    *changes // nil without postgres_changes
 
+	condemned atomic.Bool // over the limit on events: receives nothing more
+
 	// guarded by the topic's mu
 	index   int   // place among the topic's subscribers, -1 when not subscribed
 	muted   bool  // receives nothing
@@ -61,7 +64,8 @@ type changes struct {
 
 	// guarded by mu
 	mu      sync.Mutex
-	live    bool // the join reply is out
+	live    bool   // the join reply is out
+	tripped uint32 // the last time that changes reached their limit and the client was told
 	failed  bool
 	waiting [][]byte
 	bytes   int
@@ -89,6 +93,7 @@ func (ch *channel) start(slow func(ctx context.Context), done, cleanup func()) {
 		} else {
 			done()
 		}
+		c.srv.metrics.Held.Add(-int64(len(w.held)))
 		for i := range w.held {
 			c.handle(&w.held[i])
 		}
@@ -142,3 +147,7 @@ const (
 	extSystem  = "system"
 	extChanges = "postgres_changes"
 )
+
+// textDisconnect is the original's word to every channel before an operator's
+// disconnect.
+const textDisconnect = "Server requested disconnect"

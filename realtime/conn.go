@@ -33,10 +33,12 @@ type conn struct {
 	request string          // request id
 
 	// read by Server.sweep
-	lastRead  atomic.Int64 // when the last bytes came
-	writing   atomic.Int64 // since when a write has been under way, 0 when none is
-	checkAt   atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
-	connIndex int          // place in Server.conns, guarded by Server.mu
+	lastRead atomic.Int64 // when the last bytes came
+	writing  atomic.Int64 // since when a write has been under way, 0 when none is
+	checkAt  atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
+	// since when there has been no channel, 0 while there is one or none was tried
+	emptySince atomic.Int64
+	connIndex  int // place in Server.conns, guarded by Server.mu
 
 	// owned by readLoop
 	in frameReader
@@ -45,6 +47,7 @@ type conn struct {
 	handleMu  sync.Mutex
 	channels  []*channel // at most MaxChannels, so that a scan is cheaper than a map
 	finished  bool       // readLoop has ended
+	counted   bool       // among limits.users
 	lastToken verified   // the token that was verified last; channels share its claims
 	work      sync.WaitGroup
 
@@ -91,6 +94,7 @@ func (c *conn) readLoop() (err error) {
 			return err
 		}
 		c.srv.metrics.FramesIn.Add(1)
+		c.srv.metrics.BytesIn.Add(int64(len(*buf)))
 		m, err := phoenix.Decode(c.vsn, *buf, binary)
 		if err != nil {
 			c.malformed(err)
@@ -159,6 +163,9 @@ func (c *conn) finish(err error) {
 		ch.terminate()
 	}
 	c.channels = nil
+	if c.counted {
+		c.srv.limits.users.Add(-1)
+	}
 	c.handleMu.Unlock()
 
 	linger := true
@@ -240,6 +247,7 @@ func (c *conn) writeLoop() {
 		m.Writes.Add(1)
 		m.FramesOut.Add(int64(len(b.frames)))
 		n := b.bytes
+		m.BytesOut.Add(int64(n))
 		putBatch(b)
 		c.mu.Lock()
 		c.bytes -= n
@@ -254,6 +262,24 @@ func (c *conn) writeLoop() {
 // ends once the close frame is out or CloseTimeout has passed.
 func (c *conn) close(code ws.StatusCode, reason string) {
 	c.goodbye(code, reason, "")
+}
+
+// disconnect ends a socket on the operator's behalf: each channel is told, then
+// 1012, after which clients connect and join again.
+func (c *conn) disconnect() {
+	c.handleMu.Lock()
+	for _, ch := range c.channels {
+		if !ch.joined {
+			continue
+		}
+		c.sendText(160+len(ch.topic), func(dst []byte) []byte {
+			return phoenix.AppendSystem(dst, c.vsn, "", ch.topic, phoenix.System{
+				Extension: extSystem, Status: phoenix.StatusOK, Message: textDisconnect,
+			})
+		})
+	}
+	c.handleMu.Unlock()
+	c.close(closeRestart, "")
 }
 
 // slow closes a socket that does not read: what waits is dropped.

@@ -42,6 +42,7 @@ func (c *conn) handle(m *phoenix.Message) {
 	case m.Event == phoenix.EventAccessToken && m.Form == phoenix.Text:
 		ch.accessToken(m)
 	default:
+		c.srv.limits.events.add(1)
 		c.srv.metrics.DroppedUnknown.Add(1)
 	}
 }
@@ -60,6 +61,7 @@ func (c *conn) hold(ch *channel, m *phoenix.Message) {
 	kept.Metadata = nil
 	w.held = append(w.held, kept)
 	w.heldBytes += len(kept.Payload)
+	c.srv.metrics.Held.Add(1)
 	if m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef {
 		w.cancel()
 	}
@@ -89,7 +91,17 @@ func (c *conn) drop(ch *channel) {
 			break
 		}
 	}
+	c.noteEmpty()
 	c.rearm()
+}
+
+// noteEmpty keeps the time since which the socket has had no channel, for sweep.
+func (c *conn) noteEmpty() {
+	if len(c.channels) > 0 {
+		c.emptySince.Store(0)
+	} else {
+		c.emptySince.Store(c.srv.now())
+	}
 }
 
 // rearm sets the time of the next look at tokens.

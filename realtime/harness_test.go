@@ -458,3 +458,13 @@ func (s *fakeSub) isClosed() bool {
 	defer s.mu.Unlock()
 	return s.closed > 0
 }
+
+// deliver hands one change to every subscription, for its first binding.
+func (f *fakeFeed) deliver(action string) {
+	f.mu.Lock()
+	subs := append([]*fakeSub(nil), f.subs...)
+	f.mu.Unlock()
+	for _, s := range subs {
+		s.sub.Deliver(sluice.ChangeEvent{IDs: []int64{s.sub.Bindings[0].ID}, Type: action, Data: json.RawMessage(`{"type":"` + action + `"}`)})
+	}
+}

@@ -23,11 +23,12 @@ func (s *Server) routes() *http.ServeMux {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok")
 	})
-	mux.HandleFunc("GET /api/ping", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /api/ping", s.metered(func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"message": "Success"})
-	})
-	mux.HandleFunc("POST /api/broadcast", s.broadcastBatch)
-	mux.HandleFunc("POST /api/broadcast/{topic}/events/{event}", s.broadcastOne)
+	}))
+	mux.HandleFunc("POST /api/broadcast", s.metered(s.broadcastBatch))
+	mux.HandleFunc("POST /api/broadcast/{topic}/events/{event}", s.metered(s.broadcastOne))
+	mux.HandleFunc("GET /metrics", s.metricsPage)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		setRefused(w, sluice.CodeRouteNotFound)
 		writeJSON(w, http.StatusNotFound, map[string]string{"message": "not found"})
@@ -119,6 +120,10 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("messages", errs))
 		return
 	}
+	if refusal := s.limits.batch(len(messages)); refusal != nil {
+		s.refuseRate(w, r, refusal)
+		return
+	}
 	// Public messages go before private ones; the latter are skipped in silence
 	// when their policy denies, as all do until private channels are served.
 	for _, m := range messages {
@@ -126,6 +131,7 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 			s.log.Info("private broadcast skipped", sluice.LogTopic, m.topic.Name, sluice.LogCode, sluice.CodeUnauthorized)
 			continue
 		}
+		s.limits.events.add(1)
 		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload}
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, m.topic.Name, sluice.LogError, err)
@@ -275,10 +281,13 @@ func (s *Server) broadcastOne(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("event", []string{textInvalid}))
 	case len(b.Event)+len(b.Payload) > s.cfg.maxPayload():
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("payload", []string{textTooLarge}))
+	case s.limits.events.reached():
+		s.refuseRate(w, r, sluice.Refuse(sluice.CodeTooManyEvents).WithText(textRate))
 	case b.Topic.Private:
 		setRefused(w, sluice.CodeUnauthorized)
 		writeJSON(w, http.StatusForbidden, message("Unauthorized"))
 	default:
+		s.limits.events.add(1)
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, b.Topic.Name, sluice.LogError, err)
 			writeJSON(w, http.StatusInternalServerError, message("RPC error"))

@@ -21,6 +21,7 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	hub     *Hub
+	limits  *limits
 	mux     *http.ServeMux
 	started time.Time
 	ctx     context.Context // ends with the server; slow steps of channels run under it
@@ -57,7 +58,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
-	s.hub = newHub(cfg.Bus, &s.metrics)
+	s.limits = newLimits(&s.cfg)
+	s.metrics.limits = s.limits
+	s.hub = newHub(cfg.Bus, &s.metrics, s.limits)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.mux = s.routes()
 	return s, nil
@@ -73,15 +76,20 @@ func (s *Server) Deliver(b *sluice.Broadcast) { s.hub.Deliver(b) }
 func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
 
 // Run looks after the sockets until ctx ends: idle ones, writers that hang,
-// tokens that expire. Then joins are answered RealtimeRestarting, every socket
-// is closed with 1012, and Run returns after the last of them has ended.
+// tokens that expire, limits. Then joins are answered RealtimeRestarting, every
+// channel is told so, every socket is closed with 1012, and Run returns after
+// the last of them has ended.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	for {
+	for second := 1; ; {
 		select {
 		case <-tick.C:
 			s.sweep()
+			s.turnLimits(second)
+			second++
+		case <-s.limits.wake:
+			s.shutCondemned()
 		case <-ctx.Done():
 			s.stop()
 			return nil
@@ -95,7 +103,7 @@ func (s *Server) stop() {
 	conns := append([]*conn(nil), s.conns...)
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.close(closeRestart, "")
+		c.disconnect()
 	}
 	s.cancel(errStopped)
 	s.open.Wait()
@@ -116,6 +124,11 @@ func (s *Server) sweep() {
 		if now-c.lastRead.Load() >= int64(s.cfg.IdleTimeout) && !c.isClosing() {
 			s.metrics.ClosedIdle.Add(1)
 			c.close(ws.StatusNormalClosure, "")
+		}
+		if since := c.emptySince.Load(); since != 0 && now-since >= int64(s.cfg.NoChannelTimeout) && !c.isClosing() {
+			// Without a close frame, as the original: the client sees 1006.
+			s.metrics.ClosedEmpty.Add(1)
+			c.abort()
 		}
 		// A socket that is being served right now is looked at in a second.
 		if at := c.checkAt.Load(); at != 0 && at <= wall.UnixNano() && c.handleMu.TryLock() {
@@ -142,6 +155,9 @@ func (s *Server) reserve() *sluice.Refusal {
 	case s.places >= s.cfg.MaxConns:
 		return sluice.Refuse(sluice.CodeTooManyConns)
 	}
+	if refusal := s.limits.handshake(); refusal != nil {
+		return refusal
+	}
 	s.places++
 	s.open.Add(1)
 	return nil
@@ -164,7 +180,7 @@ func (s *Server) register(c *conn) {
 	stopping := s.stopping.Load()
 	s.mu.Unlock()
 	if stopping {
-		c.close(closeRestart, "")
+		c.disconnect()
 	}
 }
 

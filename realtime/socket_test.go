@@ -237,7 +237,8 @@ func TestSlowReaderIsTold(t *testing.T) {
 	run(t, func(t *testing.T, w *world) {
 		slow := w.stalled(phoenix.V2)
 		slow.Write(masked(ws.NewTextFrame([]byte(`["1","1","realtime:a","phx_join",{"config":{"broadcast":{"self":true}}}]`))))
-		for range 11 { // one frame is being written, ten wait
+		synctest.Wait()
+		for range 11 { // the reply is being written, ten wait
 			slow.Write(masked(ws.NewTextFrame([]byte(`["1","2","realtime:a","broadcast",{"event":"x"}]`))))
 		}
 		synctest.Wait()

@@ -106,6 +106,7 @@ func (ch *channel) accessToken(m *phoenix.Message) {
 	t := phoenix.ParseAccessToken(m.Payload)
 	switch {
 	case t.Unknown:
+		c.srv.limits.events.add(1)
 		c.srv.metrics.DroppedUnknown.Add(1)
 		return
 	case t.Ignore, sha256.Sum256([]byte(t.Token)) == ch.token:
