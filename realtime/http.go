@@ -45,7 +45,7 @@ func (s *Server) caller(w http.ResponseWriter, r *http.Request) (sluice.Claims, 
 	id, ok := sluice.IdentityFrom(r.Context())
 	code := sluice.CodeMissingAPIKey
 	switch {
-	case !ok:
+	case !ok, id.Key == sluice.KeyNone && id.Bearer == "":
 	case id.BearerErr != nil:
 		code = id.BearerErr.Code
 	case id.Refusal != nil:

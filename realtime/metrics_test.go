@@ -50,10 +50,20 @@ func TestMetrics(t *testing.T) {
 			name, label string
 			want        float64
 		}{
-			{"connections", "", 1}, {"users", "", 1}, {"channels", "", 1}, {"joins_total", "asked", 1},
-			{"frames_total", "in", 3}, {"frames_total", "out", 2}, {"deliveries_total", "broadcast", 1},
-			{"dropped_total", "malformed", 1}, {"queue_bytes", "", 0}, {"held_messages", "", 0},
-			{"limit_bound", "events", 100}, {"limit_bound", "users", 200}, {"limit_bound", "presence", 1000}, {"limit_bound", "joins", 100},
+			{"connections", "", 1},
+			{"users", "", 1},
+			{"channels", "", 1},
+			{"joins_total", "asked", 1},
+			{"frames_total", "in", 3},
+			{"frames_total", "out", 2},
+			{"deliveries_total", "broadcast", 1},
+			{"dropped_total", "malformed", 1},
+			{"queue_bytes", "", 0},
+			{"held_messages", "", 0},
+			{"limit_bound", "events", 100},
+			{"limit_bound", "users", 200},
+			{"limit_bound", "presence", 1000},
+			{"limit_bound", "joins", 100},
 		} {
 			if got := w.metric(tt.name, tt.label); got != tt.want {
 				t.Errorf("%s %s is %v, want %v", tt.name, tt.label, got, tt.want)
