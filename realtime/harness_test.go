@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,13 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(benchEnv); order != "" {
+		benchMain(order)
+		return
+	}
+	leak.Main(m)
+}
 
 // jwt makes a token that fakeTokens accepts.
 func jwt(claims map[string]any) string {
