@@ -59,12 +59,15 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	c := newConn(s, nc, vsn, id, capturedHeaders(r.Header))
 	c.in.ahead = readAhead(rw)
 	s.register(c)
+	s.log.Debug("socket opened", sluice.LogConn, c.id, "vsn", int(vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
 	go s.serve(c) // ends with the socket; Run waits
 }
 
+// serve runs the reader of c, until c is idle or has ended.
 func (s *Server) serve(c *conn) {
-	defer s.remove(c)
-	c.serve()
+	if c.serve() {
+		s.remove(c)
+	}
 }
 
 // readAhead returns a copy of what net/http has read behind the handshake, so

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -15,9 +16,10 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-// conn is one socket. Its reader is one goroutine; a writer exists only while
-// frames wait. An idle conn owns no buffer but the reader's small one, no timer
-// and, with a single channel, no map.
+// conn is one socket. Its reader is a goroutine while there is something to read
+// and, where the poller serves, only then; a writer exists only while frames
+// wait. An idle conn owns no buffer but the reader's small one, no timer and,
+// with a single channel, no map.
 //
 // send and close may be called from anywhere, handle from readLoop and from the
 // goroutine that finishes a slow join.
@@ -31,6 +33,9 @@ type conn struct {
 	refusal *sluice.Refusal // explain mode: the answer to every join
 	headers []byte          // x-* headers of the handshake as a JSON object, for policies
 	request string          // request id
+	poll    *poller         // nil when the reader waits itself
+	raw     syscall.RawConn // of nc, and its descriptor; for poll
+	fd      int32
 
 	// read by Server.sweep
 	lastRead atomic.Int64 // when the last bytes came
@@ -39,6 +44,8 @@ type conn struct {
 	// since when there has been no channel, 0 while there is one or none was tried
 	emptySince atomic.Int64
 	connIndex  int // place in Server.conns, guarded by Server.mu
+
+	parked atomic.Bool // no reader runs; who sets it to false starts one
 
 	// owned by readLoop
 	in frameReader
@@ -66,22 +73,55 @@ func newConn(s *Server, nc net.Conn, vsn phoenix.Version, id sluice.Identity, he
 		srv: s, nc: nc, id: s.nextConn.Add(1), vsn: vsn,
 		key: id.KeyClaims, refusal: id.Refusal, headers: headers, request: id.RequestID,
 	}
+	if _, ok := nc.(syscall.Conn); ok {
+		if p := s.poller(); p != nil && p.add(c) {
+			c.poll = p
+		}
+	}
 	c.lastRead.Store(s.now())
 	c.in = frameReader{nc: nc, last: &c.lastRead, now: s.now, max: s.cfg.MaxFrame, control: c.control}
 	return c
 }
 
-// serve reads until the socket ends, then takes its channels apart and waits
-// for everything that was started for it.
-func (c *conn) serve() {
-	log := c.srv.log.With(sluice.LogConn, c.id)
-	log.Debug("socket opened", "vsn", int(c.vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
+// serve reads until the socket is idle or ends, and reports whether it has ended:
+// then its channels are taken apart and everything that was started for it is
+// over. Of an idle one nothing may be touched any more; wake calls serve again.
+func (c *conn) serve() (ended bool) {
 	err := c.readLoop()
+	if errors.Is(err, errParked) {
+		return false
+	}
 	c.finish(err)
 	if c.why != "" {
-		log.Warn("slow reader closed", sluice.LogCode, sluice.CodeSlowReader, "why", c.why)
+		c.srv.log.Warn("slow reader closed", sluice.LogConn, c.id, sluice.LogCode, sluice.CodeSlowReader, "why", c.why)
 	}
-	log.Debug("socket closed", sluice.LogError, err)
+	c.srv.log.Debug("socket closed", sluice.LogConn, c.id, sluice.LogError, err)
+	return true
+}
+
+// errParked ends the read loop of a socket that is idle.
+var errParked = errors.New("connection is idle")
+
+// park gives the reader up until the poller wakes the conn, and reports whether
+// that was done. A conn that is closing is not parked.
+func (c *conn) park() bool {
+	if c.poll == nil {
+		return false
+	}
+	c.parked.Store(true)
+	if c.poll.watch(c) && !c.isClosing() {
+		return true
+	}
+	// Whoever woke it meanwhile has started another reader.
+	return !c.parked.CompareAndSwap(true, false)
+}
+
+// wake starts the reader of a parked conn: the poller when there is something to
+// read, this side when it closes.
+func (c *conn) wake() {
+	if c.parked.CompareAndSwap(true, false) {
+		go c.srv.serve(c) // ends with the socket or when it is idle; Run waits for the socket
+	}
 }
 
 // readLoop reads frames and handles them in order. It returns why it ended.
@@ -102,6 +142,9 @@ func (c *conn) readLoop() (err error) {
 			c.locked(&m)
 		}
 		putMessage(buf)
+		if c.in.empty() && c.park() {
+			return errParked
+		}
 		if c.isClosing() {
 			return errClosing
 		}
@@ -185,6 +228,9 @@ func (c *conn) finish(err error) {
 	if linger {
 		discard(c.nc, 2*int64(c.srv.cfg.MaxFrame), c.srv.cfg.CloseTimeout)
 	}
+	if c.poll != nil {
+		c.poll.forget(c)
+	}
 	_ = c.nc.Close()
 	c.work.Wait()
 }
@@ -236,6 +282,7 @@ func (c *conn) writeLoop() {
 			if closing {
 				// Wake the reader: the goodbye is out.
 				_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+				c.wake()
 			}
 			return
 		}
@@ -327,6 +374,7 @@ func (c *conn) abort() {
 	c.dropQueue()
 	c.mu.Unlock()
 	_ = c.nc.Close()
+	c.wake()
 }
 
 // dropQueue forgets what waits. Called with mu held.

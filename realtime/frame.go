@@ -98,6 +98,9 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// empty reports whether nothing is read that was not handed out yet.
+func (r *frameReader) empty() bool { return r.r == r.w && len(r.ahead) == 0 }
+
 func (r *frameReader) touch(n int) {
 	if n > 0 {
 		r.last.Store(r.now())

@@ -34,6 +34,7 @@ type Server struct {
 
 	// guarded by mu
 	mu     sync.Mutex
+	poll   *poller // made for the first socket that it can watch
 	conns  []*conn
 	places int            // conns and handshakes under way
 	open   sync.WaitGroup // one per conn; not added to once stopping is set under mu
@@ -107,6 +108,25 @@ func (s *Server) stop() {
 	}
 	s.cancel(errStopped)
 	s.open.Wait()
+	if s.poll != nil { // no socket comes any more
+		s.poll.close()
+	}
+}
+
+// poller returns the poller, nil where there is none. Stop ends it.
+func (s *Server) poller() *poller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.poll == nil {
+		p, err := newPoller()
+		if err != nil {
+			s.log.Warn("idle sockets need a goroutine each", sluice.LogError, err)
+			return nil
+		}
+		s.poll = p
+		go p.run(s.log) // ends with close, which waits
+	}
+	return s.poll
 }
 
 // sweep is the one timer of all sockets.
