@@ -93,6 +93,12 @@ type Config struct {
 	// MaxPresencePerSecond bounds the average of presence states, tracks and
 	// diffs delivered. Beyond it a track shuts its channel down. Default 1000.
 	MaxPresencePerSecond Limit
+	// Compression accepts permessage-deflate from clients that offer it, without
+	// context takeover, as the original does not. What many receive alike is
+	// compressed once for all of them; replies are not. Off by default: it costs
+	// CPU time, and secrets beside a stranger's text in one message can be guessed
+	// from its size.
+	Compression bool
 	// PresenceEnabled sends every channel the presence of its topic, whether
 	// its join asks for it or not.
 	PresenceEnabled bool

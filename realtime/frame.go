@@ -68,6 +68,7 @@ type frameReader struct {
 	hdr     [ws.MaxHeaderSize]byte
 	small   [smallRead]byte
 	ahead   []byte // bytes that net/http had read already
+	deflate bool   // compressed messages may come, fixed after the handshake
 }
 
 const smallRead = 256
@@ -128,6 +129,7 @@ func putMessage(b *[]byte) {
 func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 	state := ws.StateServerSide
 	var op ws.OpCode
+	compressed := false
 	defer func() {
 		if err != nil && msg != nil {
 			putMessage(msg)
@@ -141,6 +143,10 @@ func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 				err = &protocolError{ws.StatusProtocolError, err.Error()}
 			}
 			return msg, false, err
+		}
+		if r.deflate && h.Rsv1() && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary) {
+			compressed = true
+			h.Rsv = ws.Rsv(false, h.Rsv2(), h.Rsv3())
 		}
 		if err := ws.CheckHeader(h, state); err != nil {
 			return msg, false, &protocolError{ws.StatusProtocolError, err.Error()}
@@ -166,6 +172,11 @@ func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 		}
 		if *msg, err = r.payload(*msg, int(h.Length), h.Mask); err != nil {
 			return msg, false, err
+		}
+		if h.Fin && compressed {
+			plain, err := inflate(*msg, r.max)
+			putMessage(msg)
+			return plain, op == ws.OpBinary, err
 		}
 		if h.Fin {
 			return msg, op == ws.OpBinary, nil

@@ -150,7 +150,7 @@ func (h *Hub) Deliver(b *sluice.Broadcast) {
 		case ch.muted:
 			h.metrics.DroppedMuted.Add(1)
 		default:
-			if frame := f.of(ch.conn.vsn); frame != nil {
+			if frame := f.to(ch.conn); frame != nil {
 				ch.conn.send(frame)
 				delivered++
 				if over {
@@ -171,6 +171,20 @@ type frames struct {
 	size   int
 	made   [3]bool
 	frame  [3][]byte
+	packed [3][]byte // the same, compressed
+}
+
+// to returns the frame that c gets, or nil when the message has no form in its
+// version.
+func (f *frames) to(c *conn) []byte {
+	frame := f.of(c.vsn)
+	if frame == nil || !c.in.deflate {
+		return frame
+	}
+	if f.packed[c.vsn] == nil {
+		f.packed[c.vsn] = deflated(frame)
+	}
+	return f.packed[c.vsn]
 }
 
 func framesFor(encode func(dst []byte, v phoenix.Version) ([]byte, bool, error), size int) *frames {

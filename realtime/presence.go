@@ -155,7 +155,7 @@ func (h *Hub) sendDiff(t *topic, name string, joined, left *meta, previous strin
 	sent := 0
 	for _, ch := range t.subs {
 		if !ch.muted {
-			ch.conn.send(f.of(ch.conn.vsn))
+			ch.conn.send(f.to(ch.conn))
 			sent++
 		}
 	}
