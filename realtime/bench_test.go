@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -207,17 +206,6 @@ func BenchmarkIdle(b *testing.B) {
 			})
 		})
 	}
-}
-
-// memory returns the live heap and the stacks, after everything that can be
-// given back was.
-func memory() (heap, stack int64) {
-	for range 3 {
-		runtime.GC() // pools keep what they hold for two collections
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc), int64(m.StackInuse)
 }
 
 // BenchmarkJoin joins and leaves public topics from 100 sockets.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -474,4 +475,15 @@ func (f *fakeFeed) deliver(action string) {
 	for _, s := range subs {
 		s.sub.Deliver(sluice.ChangeEvent{IDs: []int64{s.sub.Bindings[0].ID}, Type: action, Data: json.RawMessage(`{"type":"` + action + `"}`)})
 	}
+}
+
+// memory returns the live heap and the stacks, after everything that can be
+// given back was.
+func memory() (heap, stack int64) {
+	for range 3 {
+		runtime.GC() // pools keep what they hold for two collections
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc), int64(m.StackInuse)
 }
