@@ -262,46 +262,68 @@ func (c *conn) send(frame []byte) {
 	}
 	c.mu.Unlock()
 	if start {
-		go c.writeLoop() // ends when the queue is empty; finish waits
+		c.startWriter()
 	}
 }
 
-// writeLoop writes everything that waits, in as few calls as possible, until
-// nothing is left.
-func (c *conn) writeLoop() {
-	defer c.writers.Done()
-	m := &c.srv.metrics
-	for {
-		c.mu.Lock()
-		b := c.queue
-		c.queue = nil
-		if b == nil {
-			c.busy = false
-			closing := c.closing
-			c.mu.Unlock()
-			if closing {
-				// Wake the reader: the goodbye is out.
-				_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-				c.wake()
-			}
-			return
-		}
-		c.mu.Unlock()
+// startWriter sees to it that what waits is written.
+func (c *conn) startWriter() {
+	if c.poll != nil {
+		c.srv.flusher.add(c)
+		return
+	}
+	go c.writeLoop(nil) // ends when the queue is empty; finish waits
+}
 
+// writeLoop writes b, if there is one, and everything that waits, in as few calls
+// as possible, until nothing is left.
+func (c *conn) writeLoop(b *batch) {
+	for {
+		if b == nil {
+			if b = c.nextBatch(); b == nil {
+				return
+			}
+		}
 		c.writing.Store(c.srv.now())
 		err := b.writeTo(c.nc)
 		c.writing.Store(0)
-		m.Writes.Add(1)
-		m.FramesOut.Add(int64(len(b.frames)))
-		n := b.bytes
-		m.BytesOut.Add(int64(n))
-		putBatch(b)
-		c.mu.Lock()
-		c.bytes -= n
-		c.mu.Unlock()
-		if err != nil {
-			c.abort()
+		c.wrote(b, err)
+		b = nil
+	}
+}
+
+// nextBatch takes what waits. With nothing left the writer has ended.
+func (c *conn) nextBatch() *batch {
+	c.mu.Lock()
+	b := c.queue
+	c.queue = nil
+	c.busy = b != nil
+	closing := c.closing
+	c.mu.Unlock()
+	if b == nil {
+		if closing {
+			// Wake the reader: the goodbye is out.
+			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+			c.wake()
 		}
+		c.writers.Done()
+	}
+	return b
+}
+
+// wrote accounts for b, which is out, or will never be.
+func (c *conn) wrote(b *batch, err error) {
+	m := &c.srv.metrics
+	m.Writes.Add(1)
+	m.FramesOut.Add(int64(len(b.frames)))
+	m.BytesOut.Add(int64(b.bytes))
+	n := b.bytes
+	putBatch(b)
+	c.mu.Lock()
+	c.bytes -= n
+	c.mu.Unlock()
+	if err != nil {
+		c.abort()
 	}
 }
 
@@ -362,7 +384,7 @@ func (c *conn) goodbye(code ws.StatusCode, reason, slow string) bool {
 	c.mu.Unlock()
 	_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.CloseTimeout))
 	if start {
-		go c.writeLoop() // ends when the queue is empty; finish waits
+		c.startWriter()
 	}
 	return true
 }

@@ -213,6 +213,7 @@ type batch struct {
 	frames [][]byte
 	bytes  int
 	joined []byte
+	rest   []byte // of a write that was begun
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -224,7 +225,7 @@ func putBatch(b *batch) {
 	if cap(b.frames) > 1024 {
 		b.frames = nil
 	}
-	b.frames, b.bytes = b.frames[:0], 0
+	b.frames, b.bytes, b.rest = b.frames[:0], 0, nil
 	batches.Put(b)
 }
 
@@ -237,18 +238,30 @@ func (b *batch) add(frame []byte) {
 // more than a vectored write.
 const maxJoined = 32 << 10
 
-// writeTo writes all frames, in one call wherever the socket allows it.
-func (b *batch) writeTo(nc net.Conn) error {
-	if len(b.frames) == 1 {
-		_, err := nc.Write(b.frames[0])
-		return err
+// join returns all frames as one piece, nil when that would cost too much.
+func (b *batch) join() []byte {
+	switch {
+	case len(b.frames) == 1:
+		return b.frames[0]
+	case b.bytes > maxJoined:
+		return nil
 	}
-	if b.bytes <= maxJoined {
-		b.joined = b.joined[:0]
-		for _, f := range b.frames {
-			b.joined = append(b.joined, f...)
-		}
-		_, err := nc.Write(b.joined)
+	b.joined = b.joined[:0]
+	for _, f := range b.frames {
+		b.joined = append(b.joined, f...)
+	}
+	return b.joined
+}
+
+// writeTo writes all frames, or the rest of a write that was begun, in one call
+// wherever the socket allows it.
+func (b *batch) writeTo(nc net.Conn) error {
+	p := b.rest
+	if p == nil {
+		p = b.join()
+	}
+	if p != nil {
+		_, err := nc.Write(p)
 		return err
 	}
 	bufs := net.Buffers(b.frames)

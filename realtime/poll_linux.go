@@ -154,3 +154,15 @@ func (p *poller) forget(c *conn) {
 		delete(p.conns, c.fd)
 	}
 }
+
+// writeFD writes as much of p as the socket takes at once.
+func writeFD(fd uintptr, p []byte) (int, error) {
+	n, err := syscall.Write(int(fd), p)
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
+		return 0, nil
+	}
+	return 0, err
+}

@@ -28,6 +28,7 @@ type Server struct {
 	cancel  context.CancelCauseFunc
 
 	metrics     Metrics
+	flusher     flusher
 	nextConn    atomic.Int64
 	nextChannel atomic.Uint64
 	stopping    atomic.Bool
@@ -108,6 +109,7 @@ func (s *Server) stop() {
 	}
 	s.cancel(errStopped)
 	s.open.Wait()
+	s.flusher.all.Wait()
 	if s.poll != nil { // no socket comes any more
 		s.poll.close()
 	}
