@@ -4,9 +4,10 @@ SHELL       := /bin/bash
 TOOL        := go tool -modfile=tools/go.mod
 FUZZTIME    ?= 60
 COUNT       ?= 10
+SOAK        ?= 10m
 export SLUICE_TEST_PG ?= required
 
-.PHONY: help build run test unit e2e lint fmt fuzz bench bench-compare generate verify vendor setup clean
+.PHONY: help build run test unit e2e lint fmt fuzz soak bench bench-compare generate verify vendor setup clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n",$$1,$$2}' Makefile
@@ -43,6 +44,9 @@ fmt: ## format all Go files
 
 fuzz: ## every fuzz target, FUZZTIME seconds in all
 	@FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+
+soak: ## ten minutes of 2,000 busy connections; nothing may be left behind
+	SLUICE_SOAK=$(SOAK) go test -run '^TestSoak$$' -v -timeout 30m ./realtime
 
 bench: ## Go benchmarks, COUNT runs each
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) ./...

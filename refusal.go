@@ -90,6 +90,13 @@ const (
 	CodeRestarting         Code = "RealtimeRestarting"
 	CodeTooManyChannels    Code = "ChannelRateLimitReached"
 	CodeTooManyConns       Code = "ConnectionRateLimitReached"
+	CodeTooManyHandshakes  Code = "JoinsRateLimitReached"
+	CodeTooManyJoins       Code = "ClientJoinRateLimitReached"
+	CodeTooManyEvents      Code = "MessagePerSecondRateLimitReached"
+	CodeTooManyPresence    Code = "PresenceRateLimitReached"
+	CodePresenceCalls      Code = "ClientPresenceRateLimitReached"
+	CodeTooManyChanges     Code = "ChangesPerSecondRateLimitReached"
+	CodeTooManyRequests    Code = "RequestRateLimitReached"
 	CodeUnableToConnect    Code = "UnableToConnectToProject"
 	CodeInitializing       Code = "InitializingProjectConnection"
 	CodeUnauthorized       Code = "Unauthorized"
@@ -214,6 +221,41 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusTooManyRequests,
 		Text:   "Too many connected users",
 		Remedy: "Close sockets that are no longer used, or raise the limit on connections; see docs/config.md.",
+	},
+	CodeTooManyHandshakes: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many joins per second",
+		Remedy: "The client connects again by itself; raise the limit on joins if this is the usual load, see docs/config.md.",
+	},
+	CodeTooManyJoins: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many joins per second",
+		Remedy: "The client connects and joins again by itself; keep a channel open instead of joining for each message, or raise the limit on joins, see docs/config.md.",
+	},
+	CodeTooManyEvents: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many messages per second",
+		Remedy: "Send less often, split the topic so that fewer receive each message, or raise the limit on events, see docs/config.md; then subscribe again.",
+	},
+	CodeTooManyPresence: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many presence messages per second",
+		Remedy: "Track less often or in smaller topics, or raise the limit on presence, see docs/config.md; then subscribe again.",
+	},
+	CodePresenceCalls: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Client presence rate limit exceeded",
+		Remedy: "Call track() when the state changes, not for each movement: those are broadcasts; then subscribe again.",
+	},
+	CodeTooManyChanges: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many database changes per second; changes are not delivered until the rate falls",
+		Remedy: "Read the table again, narrow the subscription with a filter, or raise the limit on events, see docs/config.md.",
+	},
+	CodeTooManyRequests: {
+		Status: http.StatusTooManyRequests,
+		Text:   "Too many requests",
+		Remedy: "Send several messages in one request, or raise the limit on events, see docs/config.md.",
 	},
 	CodeUnableToConnect: {
 		Status: http.StatusServiceUnavailable,

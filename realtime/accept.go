@@ -46,25 +46,25 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		s.refuseHTTP(w, r, refusal)
 		return
 	}
-	nc, rw, _, err := ws.UpgradeHTTP(r, w)
+	nc, ahead, compressed, err := s.upgrade(w, r)
 	if err != nil {
 		s.log.Info("upgrade failed", sluice.LogRequest, id.RequestID, sluice.LogError, err)
-		if nc != nil {
-			_ = nc.Close()
-		}
 		s.release()
 		return
 	}
 	_ = nc.SetDeadline(time.Time{})
 	c := newConn(s, nc, vsn, id, capturedHeaders(r.Header, "x-"))
-	c.in.ahead = readAhead(rw)
+	c.in.ahead, c.in.deflate = ahead, compressed
 	s.register(c)
+	s.log.Debug("socket opened", sluice.LogConn, c.id, "vsn", int(vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
 	go s.serve(c) // ends with the socket; Run waits
 }
 
+// serve runs the reader of c, until c is idle or has ended.
 func (s *Server) serve(c *conn) {
-	defer s.remove(c)
-	c.serve()
+	if c.serve() {
+		s.remove(c)
+	}
 }
 
 // readAhead returns a copy of what net/http has read behind the handshake, so

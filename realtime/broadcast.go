@@ -26,19 +26,20 @@ func (ch *channel) broadcast(m *phoenix.Message) {
 		c.srv.metrics.DroppedUnknown.Add(1)
 		return
 	}
-	if size > c.srv.cfg.maxPayload() {
-		c.srv.metrics.DroppedOversize.Add(1)
-		if ch.ack {
-			ch.reply(m.Ref, phoenix.StatusError, []byte(`"payload_size_exceeded"`))
-		}
-		return
-	}
 	if ch.expired {
 		c.srv.metrics.DroppedMuted.Add(1)
 		return // no ack: the client's push times out
 	}
 	if ch.key.Private && ch.rights.write[broadcasts] != granted {
 		ch.withheld(m)
+		return
+	}
+	c.srv.limits.events.add(1)
+	if size > c.srv.cfg.maxPayload() {
+		c.srv.metrics.DroppedOversize.Add(1)
+		if ch.ack {
+			ch.reply(m.Ref, phoenix.StatusError, []byte(`"payload_size_exceeded"`))
+		}
 		return
 	}
 	if !ch.self {

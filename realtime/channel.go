@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -38,6 +39,8 @@ type channel struct {
 	rights     rights   // of a private channel
 	askAgain   int64    // server time before which no write is asked about
 
+	condemned atomic.Bool // over the limit on events: receives nothing more
+
 	// guarded by the topic's mu
 	index   int   // place among the topic's subscribers, -1 when not subscribed
 	muted   bool  // receives nothing
@@ -67,7 +70,8 @@ type changes struct {
 
 	// guarded by mu
 	mu      sync.Mutex
-	live    bool // the join reply is out
+	live    bool   // the join reply is out
+	tripped uint32 // the last time that changes reached their limit and the client was told
 	failed  bool
 	waiting [][]byte
 	bytes   int
@@ -95,6 +99,7 @@ func (ch *channel) start(slow func(ctx context.Context), done, cleanup func()) {
 		} else {
 			done()
 		}
+		c.srv.metrics.Held.Add(-int64(len(w.held)))
 		for i := range w.held {
 			c.handle(&w.held[i])
 		}
@@ -148,3 +153,7 @@ const (
 	extSystem  = "system"
 	extChanges = "postgres_changes"
 )
+
+// textDisconnect is the original's word to every channel before an operator's
+// disconnect.
+const textDisconnect = "Server requested disconnect"

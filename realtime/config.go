@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -59,6 +60,9 @@ type Config struct {
 	Admin *pg.Pool
 	// PrivateOnly refuses public channels. HTTP broadcasts are not concerned.
 	PrivateOnly bool
+	// MetricsPage is served at /metrics to who holds a secret key. Without it
+	// nobody gets one.
+	MetricsPage http.Handler
 	// Explain adds the remedy to every reason, and tells a channel about
 	// subscriptions that can never receive anything.
 	Explain bool
@@ -83,13 +87,37 @@ type Config struct {
 	MaxHTTPBody int64
 	// MaxPresenceCalls bounds the presence pushes of one channel within
 	// PresenceWindow. Default 5 within 30 s.
-	MaxPresenceCalls int
+	MaxPresenceCalls Limit
 	PresenceWindow   time.Duration
 	// MaxPolicyChecks bounds the checks that wait for a connection of Users; who
 	// comes then is told so. Default 16384.
 	MaxPolicyChecks int
 	// PolicyTimeout bounds the evaluation of policies for one check. Default 3 s.
 	PolicyTimeout time.Duration
+
+	// MaxUsers bounds the sockets with at least one joined channel. Beyond it
+	// handshakes and first joins are refused. Default 200.
+	MaxUsers Limit
+	// MaxJoinsPerSecond bounds the average of all joins. Beyond it handshakes
+	// are refused and a join closes its socket. Default 100.
+	MaxJoinsPerSecond Limit
+	// MaxEventsPerSecond bounds, each for itself, the averages of broadcasts
+	// (sent and delivered), of changes delivered, and of HTTP requests. Beyond
+	// it a delivered broadcast shuts its channel down, changes are dropped and
+	// requests are answered 429. Default 100.
+	MaxEventsPerSecond Limit
+	// MaxPresencePerSecond bounds the average of presence states, tracks and
+	// diffs delivered. Beyond it a track shuts its channel down. Default 1000.
+	MaxPresencePerSecond Limit
+	// Compression accepts permessage-deflate from clients that offer it, without
+	// context takeover, as the original does not. What many receive alike is
+	// compressed once for all of them; replies are not. Off by default: it costs
+	// CPU time, and secrets beside a stranger's text in one message can be guessed
+	// from its size.
+	Compression bool
+	// PresenceEnabled sends every channel the presence of its topic, whether
+	// its join asks for it or not.
+	PresenceEnabled bool
 
 	// QueueBytes and QueueFrames bound what waits for a slow reader. A single
 	// frame always fits. Default 8 MiB and 8192.
@@ -148,7 +176,6 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.MaxJoin, 256<<10)
 	setDefault(&cfg.MaxPayloadKB, 3000)
 	setDefault(&cfg.MaxHTTPBody, 8_000_000)
-	setDefault(&cfg.MaxPresenceCalls, 5)
 	setDefault(&cfg.PresenceWindow, 30*time.Second)
 	setDefault(&cfg.MaxPolicyChecks, 16384)
 	setDefault(&cfg.PolicyTimeout, 3*time.Second)
@@ -157,22 +184,28 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.HeldBytes, 1<<20)
 	setDefault(&cfg.HeldFrames, 512)
 	setDefault(&cfg.IdleTimeout, 60*time.Second)
-	setDefault(&cfg.NoChannelTimeout, 10*time.Minute)
 	setDefault(&cfg.WriteTimeout, 15*time.Second)
 	setDefault(&cfg.JoinTimeout, 8*time.Second)
+	setDefault(&cfg.NoChannelTimeout, 10*time.Minute)
 	setDefault(&cfg.CloseTimeout, 2*time.Second)
 	for name, n := range map[string]int64{
 		"MaxConns": int64(cfg.MaxConns), "MaxChannels": int64(cfg.MaxChannels), "MaxChanges": int64(cfg.MaxChanges),
 		"MaxFrame": int64(cfg.MaxFrame), "MaxJoin": int64(cfg.MaxJoin), "MaxPayloadKB": int64(cfg.MaxPayloadKB),
-		"MaxHTTPBody": cfg.MaxHTTPBody, "MaxPresenceCalls": int64(cfg.MaxPresenceCalls),
-		"PresenceWindow": int64(cfg.PresenceWindow), "QueueBytes": int64(cfg.QueueBytes), "QueueFrames": int64(cfg.QueueFrames),
-		"NoChannelTimeout": int64(cfg.NoChannelTimeout),
-		"MaxPolicyChecks":  int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
+		"MaxHTTPBody": cfg.MaxHTTPBody, "PresenceWindow": int64(cfg.PresenceWindow), "QueueBytes": int64(cfg.QueueBytes), "QueueFrames": int64(cfg.QueueFrames),
+		"MaxPolicyChecks": int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
 		"HeldBytes": int64(cfg.HeldBytes), "HeldFrames": int64(cfg.HeldFrames), "IdleTimeout": int64(cfg.IdleTimeout),
-		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
+		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "NoChannelTimeout": int64(cfg.NoChannelTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))
+		}
+	}
+	for name, l := range map[string]Limit{
+		"MaxUsers": cfg.MaxUsers, "MaxJoinsPerSecond": cfg.MaxJoinsPerSecond, "MaxEventsPerSecond": cfg.MaxEventsPerSecond,
+		"MaxPresencePerSecond": cfg.MaxPresencePerSecond, "MaxPresenceCalls": cfg.MaxPresenceCalls,
+	} {
+		if l < Nothing {
+			errs = append(errs, fmt.Errorf("%s is negative; Unlimited switches it off", name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

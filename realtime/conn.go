@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -15,9 +16,10 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-// conn is one socket. Its reader is one goroutine; a writer exists only while
-// frames wait. An idle conn owns no buffer but the reader's small one, no timer
-// and, with a single channel, no map.
+// conn is one socket. Its reader is a goroutine while there is something to read
+// and, where the poller serves, only then; a writer exists only while frames
+// wait. An idle conn owns no buffer but the reader's small one, no timer and,
+// with a single channel, no map.
 //
 // send and close may be called from anywhere, handle from readLoop and from the
 // goroutine that finishes a slow join.
@@ -31,6 +33,9 @@ type conn struct {
 	refusal *sluice.Refusal // explain mode: the answer to every join
 	headers []byte          // x-* headers of the handshake as a JSON object, for policies
 	request string          // request id
+	poll    *poller         // nil when the reader waits itself
+	raw     syscall.RawConn // of nc, and its descriptor; for poll
+	fd      int32
 
 	// read by Server.sweep
 	lastRead  atomic.Int64 // when the last bytes came
@@ -38,6 +43,7 @@ type conn struct {
 	checkAt   atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
 	emptyAt   atomic.Int64 // since when it has had no channel although it has tried to join; 0 otherwise
 	connIndex int          // place in Server.conns, guarded by Server.mu
+	parked    atomic.Bool  // no reader runs; who sets it to false starts one
 
 	// owned by readLoop
 	in frameReader
@@ -46,6 +52,7 @@ type conn struct {
 	handleMu  sync.Mutex
 	channels  []*channel // at most MaxChannels, so that a scan is cheaper than a map
 	finished  bool       // readLoop has ended
+	counted   bool       // among limits.users
 	lastToken verified   // the token that was verified last; channels share its claims
 	sentBack  []string   // topics whose join was sent back once; at most MaxChannels
 	work      sync.WaitGroup
@@ -65,22 +72,55 @@ func newConn(s *Server, nc net.Conn, vsn phoenix.Version, id sluice.Identity, he
 		srv: s, nc: nc, id: s.nextConn.Add(1), vsn: vsn,
 		key: id.KeyClaims, refusal: id.Refusal, headers: headers, request: id.RequestID,
 	}
+	if _, ok := nc.(syscall.Conn); ok {
+		if p := s.poller(); p != nil && p.add(c) {
+			c.poll = p
+		}
+	}
 	c.lastRead.Store(s.now())
 	c.in = frameReader{nc: nc, last: &c.lastRead, now: s.now, max: s.cfg.MaxFrame, control: c.control}
 	return c
 }
 
-// serve reads until the socket ends, then takes its channels apart and waits
-// for everything that was started for it.
-func (c *conn) serve() {
-	log := c.srv.log.With(sluice.LogConn, c.id)
-	log.Debug("socket opened", "vsn", int(c.vsn), sluice.LogRequest, c.request, sluice.LogRole, c.key.Role)
+// serve reads until the socket is idle or ends, and reports whether it has ended:
+// then its channels are taken apart and everything that was started for it is
+// over. Of an idle one nothing may be touched any more; wake calls serve again.
+func (c *conn) serve() (ended bool) {
 	err := c.readLoop()
+	if errors.Is(err, errParked) {
+		return false
+	}
 	c.finish(err)
 	if c.why != "" {
-		log.Warn("slow reader closed", sluice.LogCode, sluice.CodeSlowReader, "why", c.why)
+		c.srv.log.Warn("slow reader closed", sluice.LogConn, c.id, sluice.LogCode, sluice.CodeSlowReader, "why", c.why)
 	}
-	log.Debug("socket closed", sluice.LogError, err)
+	c.srv.log.Debug("socket closed", sluice.LogConn, c.id, sluice.LogError, err)
+	return true
+}
+
+// errParked ends the read loop of a socket that is idle.
+var errParked = errors.New("connection is idle")
+
+// park gives the reader up until the poller wakes the conn, and reports whether
+// that was done. A conn that is closing is not parked.
+func (c *conn) park() bool {
+	if c.poll == nil {
+		return false
+	}
+	c.parked.Store(true)
+	if c.poll.watch(c) && !c.isClosing() {
+		return true
+	}
+	// Whoever woke it meanwhile has started another reader.
+	return !c.parked.CompareAndSwap(true, false)
+}
+
+// wake starts the reader of a parked conn: the poller when there is something to
+// read, this side when it closes.
+func (c *conn) wake() {
+	if c.parked.CompareAndSwap(true, false) {
+		go c.srv.serve(c) // ends with the socket or when it is idle; Run waits for the socket
+	}
 }
 
 // readLoop reads frames and handles them in order. It returns why it ended.
@@ -93,6 +133,7 @@ func (c *conn) readLoop() (err error) {
 			return err
 		}
 		c.srv.metrics.FramesIn.Add(1)
+		c.srv.metrics.BytesIn.Add(int64(len(*buf)))
 		m, err := phoenix.Decode(c.vsn, *buf, binary)
 		if err != nil {
 			c.malformed(err)
@@ -100,6 +141,9 @@ func (c *conn) readLoop() (err error) {
 			c.locked(&m)
 		}
 		putMessage(buf)
+		if c.in.empty() && c.park() {
+			return errParked
+		}
 		if c.isClosing() {
 			return errClosing
 		}
@@ -161,6 +205,9 @@ func (c *conn) finish(err error) {
 		ch.terminate()
 	}
 	c.channels = nil
+	if c.counted {
+		c.srv.limits.users.Add(-1)
+	}
 	c.handleMu.Unlock()
 
 	linger := true
@@ -179,6 +226,9 @@ func (c *conn) finish(err error) {
 	c.writers.Wait()
 	if linger {
 		discard(c.nc, 2*int64(c.srv.cfg.MaxFrame), c.srv.cfg.CloseTimeout)
+	}
+	if c.poll != nil {
+		c.poll.forget(c)
 	}
 	_ = c.nc.Close()
 	c.work.Wait()
@@ -211,44 +261,68 @@ func (c *conn) send(frame []byte) {
 	}
 	c.mu.Unlock()
 	if start {
-		go c.writeLoop() // ends when the queue is empty; finish waits
+		c.startWriter()
 	}
 }
 
-// writeLoop writes everything that waits, in as few calls as possible, until
-// nothing is left.
-func (c *conn) writeLoop() {
-	defer c.writers.Done()
-	m := &c.srv.metrics
-	for {
-		c.mu.Lock()
-		b := c.queue
-		c.queue = nil
-		if b == nil {
-			c.busy = false
-			closing := c.closing
-			c.mu.Unlock()
-			if closing {
-				// Wake the reader: the goodbye is out.
-				_ = c.nc.SetReadDeadline(time.Unix(1, 0))
-			}
-			return
-		}
-		c.mu.Unlock()
+// startWriter sees to it that what waits is written.
+func (c *conn) startWriter() {
+	if c.poll != nil {
+		c.srv.flusher.add(c)
+		return
+	}
+	go c.writeLoop(nil) // ends when the queue is empty; finish waits
+}
 
+// writeLoop writes b, if there is one, and everything that waits, in as few calls
+// as possible, until nothing is left.
+func (c *conn) writeLoop(b *batch) {
+	for {
+		if b == nil {
+			if b = c.nextBatch(); b == nil {
+				return
+			}
+		}
 		c.writing.Store(c.srv.now())
 		err := b.writeTo(c.nc)
 		c.writing.Store(0)
-		m.Writes.Add(1)
-		m.FramesOut.Add(int64(len(b.frames)))
-		n := b.bytes
-		putBatch(b)
-		c.mu.Lock()
-		c.bytes -= n
-		c.mu.Unlock()
-		if err != nil {
-			c.abort()
+		c.wrote(b, err)
+		b = nil
+	}
+}
+
+// nextBatch takes what waits. With nothing left the writer has ended.
+func (c *conn) nextBatch() *batch {
+	c.mu.Lock()
+	b := c.queue
+	c.queue = nil
+	c.busy = b != nil
+	closing := c.closing
+	c.mu.Unlock()
+	if b == nil {
+		if closing {
+			// Wake the reader: the goodbye is out.
+			_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+			c.wake()
 		}
+		c.writers.Done()
+	}
+	return b
+}
+
+// wrote accounts for b, which is out, or will never be.
+func (c *conn) wrote(b *batch, err error) {
+	m := &c.srv.metrics
+	m.Writes.Add(1)
+	m.FramesOut.Add(int64(len(b.frames)))
+	m.BytesOut.Add(int64(b.bytes))
+	n := b.bytes
+	putBatch(b)
+	c.mu.Lock()
+	c.bytes -= n
+	c.mu.Unlock()
+	if err != nil {
+		c.abort()
 	}
 }
 
@@ -256,6 +330,24 @@ func (c *conn) writeLoop() {
 // ends once the close frame is out or CloseTimeout has passed.
 func (c *conn) close(code ws.StatusCode, reason string) {
 	c.goodbye(code, reason, "")
+}
+
+// disconnect ends a socket on the operator's behalf: each channel is told, then
+// 1012, after which clients connect and join again.
+func (c *conn) disconnect() {
+	c.handleMu.Lock()
+	for _, ch := range c.channels {
+		if !ch.joined {
+			continue
+		}
+		c.sendText(160+len(ch.topic), func(dst []byte) []byte {
+			return phoenix.AppendSystem(dst, c.vsn, "", ch.topic, phoenix.System{
+				Extension: extSystem, Status: phoenix.StatusOK, Message: textDisconnect,
+			})
+		})
+	}
+	c.handleMu.Unlock()
+	c.close(closeRestart, "")
 }
 
 // slow closes a socket that does not read: what waits is dropped.
@@ -291,7 +383,7 @@ func (c *conn) goodbye(code ws.StatusCode, reason, slow string) bool {
 	c.mu.Unlock()
 	_ = c.nc.SetWriteDeadline(time.Now().Add(c.srv.cfg.CloseTimeout))
 	if start {
-		go c.writeLoop() // ends when the queue is empty; finish waits
+		c.startWriter()
 	}
 	return true
 }
@@ -303,6 +395,7 @@ func (c *conn) abort() {
 	c.dropQueue()
 	c.mu.Unlock()
 	_ = c.nc.Close()
+	c.wake()
 }
 
 // dropQueue forgets what waits. Called with mu held.

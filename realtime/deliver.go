@@ -70,9 +70,17 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 	v := ch.conn.vsn
 	frame := newFrame(x.appendEvent(newPayload(len(e.Data)+len(ch.topic)+128), v, ch.topic, e), opText)
 	m := &ch.conn.srv.metrics
+	rate := ch.conn.srv.limits.changes
+	rate.add(len(e.IDs))
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
+	case rate.reached():
+		m.DroppedChangeRate.Add(1)
+		if n := rate.trips.Load(); x.tripped != n && x.live {
+			x.tripped = n
+			ch.system(extChanges, phoenix.StatusError, ch.conn.srv.limitText(sluice.CodeTooManyChanges))
+		}
 	case x.live:
 		m.Changes.Add(1)
 		ch.conn.send(frame)

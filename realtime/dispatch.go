@@ -42,6 +42,7 @@ func (c *conn) handle(m *phoenix.Message) {
 	case m.Event == phoenix.EventAccessToken && m.Form == phoenix.Text:
 		ch.accessToken(m)
 	default:
+		c.srv.limits.events.add(1)
 		c.srv.metrics.DroppedUnknown.Add(1)
 	}
 }
@@ -59,6 +60,7 @@ func (c *conn) hold(ch *channel, m *phoenix.Message) {
 	kept := keep(m)
 	w.held = append(w.held, kept)
 	w.heldBytes += len(kept.Payload)
+	c.srv.metrics.Held.Add(1)
 	if !w.needed && (m.Event == phoenix.EventJoin || m.Event == phoenix.EventLeave && m.JoinRef == ch.joinRef) {
 		w.cancel()
 	}

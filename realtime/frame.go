@@ -68,6 +68,7 @@ type frameReader struct {
 	hdr     [ws.MaxHeaderSize]byte
 	small   [smallRead]byte
 	ahead   []byte // bytes that net/http had read already
+	deflate bool   // compressed messages may come, fixed after the handshake
 }
 
 const smallRead = 256
@@ -98,6 +99,9 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// empty reports whether nothing is read that was not handed out yet.
+func (r *frameReader) empty() bool { return r.r == r.w && len(r.ahead) == 0 }
+
 func (r *frameReader) touch(n int) {
 	if n > 0 {
 		r.last.Store(r.now())
@@ -125,6 +129,7 @@ func putMessage(b *[]byte) {
 func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 	state := ws.StateServerSide
 	var op ws.OpCode
+	compressed := false
 	defer func() {
 		if err != nil && msg != nil {
 			putMessage(msg)
@@ -138,6 +143,10 @@ func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 				err = &protocolError{ws.StatusProtocolError, err.Error()}
 			}
 			return msg, false, err
+		}
+		if r.deflate && h.Rsv1() && (h.OpCode == ws.OpText || h.OpCode == ws.OpBinary) {
+			compressed = true
+			h.Rsv = ws.Rsv(false, h.Rsv2(), h.Rsv3())
 		}
 		if err := ws.CheckHeader(h, state); err != nil {
 			return msg, false, &protocolError{ws.StatusProtocolError, err.Error()}
@@ -163,6 +172,11 @@ func (r *frameReader) next() (msg *[]byte, binary bool, err error) {
 		}
 		if *msg, err = r.payload(*msg, int(h.Length), h.Mask); err != nil {
 			return msg, false, err
+		}
+		if h.Fin && compressed {
+			plain, err := inflate(*msg, r.max)
+			putMessage(msg)
+			return plain, op == ws.OpBinary, err
 		}
 		if h.Fin {
 			return msg, op == ws.OpBinary, nil
@@ -199,6 +213,7 @@ type batch struct {
 	frames [][]byte
 	bytes  int
 	joined []byte
+	rest   []byte // of a write that was begun
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -210,7 +225,7 @@ func putBatch(b *batch) {
 	if cap(b.frames) > 1024 {
 		b.frames = nil
 	}
-	b.frames, b.bytes = b.frames[:0], 0
+	b.frames, b.bytes, b.rest = b.frames[:0], 0, nil
 	batches.Put(b)
 }
 
@@ -223,18 +238,30 @@ func (b *batch) add(frame []byte) {
 // more than a vectored write.
 const maxJoined = 32 << 10
 
-// writeTo writes all frames, in one call wherever the socket allows it.
-func (b *batch) writeTo(nc net.Conn) error {
-	if len(b.frames) == 1 {
-		_, err := nc.Write(b.frames[0])
-		return err
+// join returns all frames as one piece, nil when that would cost too much.
+func (b *batch) join() []byte {
+	switch {
+	case len(b.frames) == 1:
+		return b.frames[0]
+	case b.bytes > maxJoined:
+		return nil
 	}
-	if b.bytes <= maxJoined {
-		b.joined = b.joined[:0]
-		for _, f := range b.frames {
-			b.joined = append(b.joined, f...)
-		}
-		_, err := nc.Write(b.joined)
+	b.joined = b.joined[:0]
+	for _, f := range b.frames {
+		b.joined = append(b.joined, f...)
+	}
+	return b.joined
+}
+
+// writeTo writes all frames, or the rest of a write that was begun, in one call
+// wherever the socket allows it.
+func (b *batch) writeTo(nc net.Conn) error {
+	p := b.rest
+	if p == nil {
+		p = b.join()
+	}
+	if p != nil {
+		_, err := nc.Write(p)
 		return err
 	}
 	bufs := net.Buffers(b.frames)

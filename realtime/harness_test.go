@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +27,13 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(benchEnv); order != "" {
+		benchMain(order)
+		return
+	}
+	leak.Main(m)
+}
 
 // jwt makes a token that fakeTokens accepts.
 func jwt(claims map[string]any) string {
@@ -457,4 +465,25 @@ func (s *fakeSub) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed > 0
+}
+
+// deliver hands one change to every subscription, for its first binding.
+func (f *fakeFeed) deliver(action string) {
+	f.mu.Lock()
+	subs := append([]*fakeSub(nil), f.subs...)
+	f.mu.Unlock()
+	for _, s := range subs {
+		s.sub.Deliver(sluice.ChangeEvent{IDs: []int64{s.sub.Bindings[0].ID}, Type: action, Data: json.RawMessage(`{"type":"` + action + `"}`)})
+	}
+}
+
+// memory returns the live heap and the stacks, after everything that can be
+// given back was.
+func memory() (heap, stack int64) {
+	for range 3 {
+		runtime.GC() // pools keep what they hold for two collections
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc), int64(m.StackInuse)
 }

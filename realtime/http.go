@@ -23,11 +23,12 @@ func (s *Server) routes() *http.ServeMux {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok")
 	})
-	mux.HandleFunc("GET /api/ping", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /api/ping", s.metered(func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"message": "Success"})
-	})
-	mux.HandleFunc("POST /api/broadcast", s.broadcastBatch)
-	mux.HandleFunc("POST /api/broadcast/{topic}/events/{event}", s.broadcastOne)
+	}))
+	mux.HandleFunc("POST /api/broadcast", s.metered(s.broadcastBatch))
+	mux.HandleFunc("POST /api/broadcast/{topic}/events/{event}", s.metered(s.broadcastOne))
+	mux.HandleFunc("GET /metrics", s.metricsPage)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		setRefused(w, sluice.CodeRouteNotFound)
 		writeJSON(w, http.StatusNotFound, map[string]string{"message": "not found"})
@@ -44,7 +45,7 @@ func (s *Server) caller(w http.ResponseWriter, r *http.Request) (sluice.Claims, 
 	id, ok := sluice.IdentityFrom(r.Context())
 	code := sluice.CodeMissingAPIKey
 	switch {
-	case !ok:
+	case !ok, id.Key == sluice.KeyNone && id.Bearer == "":
 	case id.BearerErr != nil:
 		code = id.BearerErr.Code
 	case id.Refusal != nil:
@@ -120,7 +121,12 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("messages", errs))
 		return
 	}
+	if refusal := s.limits.batch(len(messages)); refusal != nil {
+		s.refuseRate(w, r, refusal)
+		return
+	}
 	for _, m := range s.permitted(r, claims, messages) {
+		s.limits.events.add(1)
 		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload}
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, m.topic.Name, sluice.LogError, err)
@@ -270,8 +276,11 @@ func (s *Server) broadcastOne(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("event", []string{textInvalid}))
 	case len(b.Event)+len(b.Payload) > s.cfg.maxPayload():
 		writeJSON(w, http.StatusUnprocessableEntity, errorsOf("payload", []string{textTooLarge}))
+	case s.limits.events.reached():
+		s.refuseRate(w, r, sluice.Refuse(sluice.CodeTooManyEvents).WithText(textRate))
 	case b.Topic.Private && !s.permit(w, r, claims, b.Topic.Name):
 	default:
+		s.limits.events.add(1)
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, b.Topic.Name, sluice.LogError, err)
 			writeJSON(w, http.StatusInternalServerError, message("RPC error"))

@@ -16,6 +16,7 @@ type Hub struct {
 	// fixed after newHub
 	bus     Bus
 	metrics *Metrics
+	limits  *limits
 	refs    *refMaker
 	seed    maphash.Seed
 	shards  [hubShards]shard
@@ -41,8 +42,8 @@ type topic struct {
 	presence map[string][]*meta // by presence key; nil until someone tracks
 }
 
-func newHub(bus Bus, m *Metrics) *Hub {
-	h := &Hub{bus: bus, metrics: m, refs: newRefMaker(), seed: maphash.MakeSeed()}
+func newHub(bus Bus, m *Metrics, l *limits) *Hub {
+	h := &Hub{bus: bus, metrics: m, limits: l, refs: newRefMaker(), seed: maphash.MakeSeed()}
 	for i := range h.shards {
 		h.shards[i].topics = map[sluice.Topic]*topic{}
 	}
@@ -127,7 +128,8 @@ func (h *Hub) Publish(ctx context.Context, b *sluice.Broadcast) error {
 }
 
 // Deliver queues b for this node's subscribers. It is encoded at most once per
-// protocol version, and every socket shares the bytes.
+// protocol version, and every socket shares the bytes. While too much is
+// delivered, each channel that got it is shut down.
 func (h *Hub) Deliver(b *sluice.Broadcast) {
 	s := h.shard(b.Topic)
 	s.mu.RLock()
@@ -139,21 +141,28 @@ func (h *Hub) Deliver(b *sluice.Broadcast) {
 	f := framesFor(func(dst []byte, v phoenix.Version) ([]byte, bool, error) {
 		return phoenix.AppendBroadcast(dst, v, phoenix.TopicPrefix+b.Topic.Name, b)
 	}, len(b.Topic.Name)+len(b.Event)+len(b.Payload)+len(b.Meta)+96)
+	over, delivered := h.limits.events.reached(), 0
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, ch := range t.subs {
 		switch {
-		case ch.id == b.Sender, ch.deaf:
+		case ch.id == b.Sender, ch.deaf, ch.condemned.Load():
 		case ch.muted:
 			h.metrics.DroppedMuted.Add(1)
 		default:
-			if frame := f.of(ch.conn.vsn); frame != nil {
+			if frame := f.to(ch.conn); frame != nil {
 				ch.conn.send(frame)
+				delivered++
+				if over {
+					h.limits.condemn(ch)
+				}
 			} else {
 				h.metrics.DroppedUnencodable.Add(1)
 			}
 		}
 	}
+	h.limits.events.add(delivered)
+	h.metrics.Delivered.Add(int64(delivered))
 }
 
 // frames are one message's frames by protocol version, made when first needed.
@@ -162,6 +171,20 @@ type frames struct {
 	size   int
 	made   [3]bool
 	frame  [3][]byte
+	packed [3][]byte // the same, compressed
+}
+
+// to returns the frame that c gets, or nil when the message has no form in its
+// version.
+func (f *frames) to(c *conn) []byte {
+	frame := f.of(c.vsn)
+	if frame == nil || !c.in.deflate {
+		return frame
+	}
+	if f.packed[c.vsn] == nil {
+		f.packed[c.vsn] = deflated(frame)
+	}
+	return f.packed[c.vsn]
 }
 
 func framesFor(encode func(dst []byte, v phoenix.Version) ([]byte, bool, error), size int) *frames {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/gobwas/ws"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -35,9 +36,17 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 	ch := &channel{conn: c, id: c.srv.nextChannel.Add(1), topic: m.Topic, key: sluice.Topic{Name: sub}, joinRef: joinRef, index: -1}
 	if refusal := ch.prepare(m); refusal != nil {
 		ch.refuseJoin(m.Ref, refusal, replaced)
+		if refusal.Code == sluice.CodeTooManyJoins {
+			c.srv.metrics.ClosedJoins.Add(1)
+			c.close(ws.StatusGoingAway, "")
+		}
 		return
 	}
 	c.channels = append(c.channels, ch)
+	c.countChannels()
+	if len(c.channels) == c.srv.cfg.MaxChannels {
+		c.srv.log.Warn("last channel of the socket taken", append(c.logAttrs(ch), sluice.LogCode, sluice.CodeTooManyChannels)...)
+	}
 	if ch.changes == nil && !ch.key.Private {
 		ch.accept(m.Ref, replaced, nil)
 		return
@@ -125,6 +134,13 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 		return sluice.Refuse(sluice.CodeTopicNameRequired).WithText("The topic name is longer than %d bytes", maxTopic)
 	case c.srv.stopping.Load():
 		return sluice.Refuse(sluice.CodeRestarting)
+	case !c.counted && c.srv.limits.fullHouse():
+		return sluice.Refuse(sluice.CodeTooManyConns)
+	case c.srv.limits.joins.reached():
+		return sluice.Refuse(sluice.CodeTooManyJoins)
+	}
+	c.srv.limits.joins.add(1) // whatever the checks below say
+	switch {
 	case len(c.channels) >= c.srv.cfg.MaxChannels:
 		return sluice.Refuse(sluice.CodeTooManyChannels)
 	case len(m.Payload) > c.srv.cfg.MaxJoin:
@@ -153,7 +169,7 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 	ch.setClaims(v)
 	ch.undecided = j.Undecided
 	ch.ack, ch.self = j.Ack, j.Self
-	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled
+	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled || c.srv.cfg.PresenceEnabled
 	if j.Legacy {
 		j.Changes = []json.RawMessage{phoenix.LegacyChanges(ch.key.Name)}
 	}
@@ -170,6 +186,11 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 	c := ch.conn
 	ch.joined = true
 	c.srv.metrics.Channels.Add(1)
+	if !c.counted {
+		c.counted = true
+		c.srv.limits.users.Add(1)
+	}
+	full := ch.presenceOn && c.srv.limits.presence.exceeded()
 	c.srv.hub.subscribe(ch, func(t *topic) {
 		ch.reply(ref, phoenix.StatusOK, ch.joinResponse())
 		if replaced != nil {
@@ -178,7 +199,7 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 		if live != nil {
 			ch.announceChanges(live.notices, live.err)
 		}
-		if ch.presenceOn {
+		if ch.presenceOn && !full {
 			ch.sendState(t)
 		}
 	})
@@ -187,18 +208,26 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 		ch.logChanges(live.notices, live.err)
 	}
 	c.rearm()
+	if full {
+		c.srv.metrics.ClosedPresence.Add(1)
+		c.shutdown(ch, extSystem, c.srv.limitText(sluice.CodeTooManyPresence))
+	}
 }
 
-// refuseJoin answers a join that failed. The client tries again by itself.
+// refuseJoin answers a join that failed. The client tries again by itself. The
+// limits on joins and channels have a log line of their own when they are
+// reached; a flood of refusals is only counted.
 func (ch *channel) refuseJoin(ref phoenix.Ref, r *sluice.Refusal, replaced *phoenix.Ref) {
 	c := ch.conn
 	c.srv.metrics.JoinsFailed.Add(1)
 	c.countChannels()
-	level := slog.LevelWarn
-	if r.Code == sluice.CodeJoinedWithoutToken {
-		level = slog.LevelInfo // a step of a good join
+	switch r.Code {
+	case sluice.CodeTooManyJoins, sluice.CodeTooManyChannels: // logged once, where the limit was reached
+	case sluice.CodeJoinedWithoutToken: // a step of a good join
+		c.srv.log.Info("join sent back", append(c.logAttrs(ch), sluice.LogCode, r.Code, sluice.LogError, r.Cause)...)
+	default:
+		c.srv.log.Warn("join refused", append(c.logAttrs(ch), sluice.LogCode, r.Code, "text", r.Text, sluice.LogError, r.Cause)...)
 	}
-	c.srv.log.Log(c.srv.ctx, level, "join refused", append(c.logAttrs(ch), sluice.LogCode, r.Code, "text", r.Text, sluice.LogError, r.Cause)...)
 	c.refuse(ch.joinRef, ref, ch.topic, c.srv.reason(r))
 	if replaced != nil {
 		ch.sendClose(*replaced)

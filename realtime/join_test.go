@@ -228,13 +228,26 @@ func TestExplainedRefusal(t *testing.T) {
 	}, func(cfg *realtime.Config) { cfg.Explain = true })
 }
 
-// Stopping answers joins RealtimeRestarting and closes every socket with 1012.
+// Stopping tells every channel, closes every socket with 1012, and nothing else.
+//
+// spec: realtime:49
 func TestStop(t *testing.T) {
 	both(t, func(t *testing.T, w *world, v phoenix.Version) {
 		c, idle := w.connect(v), w.connect(v)
-		c.joined("realtime:a", emptyJoin)
+		var told []string
+		for i := range 10 {
+			c.joined(fmt.Sprintf("realtime:%d", i), emptyJoin)
+			told = append(told, `system {"extension":"system","status":"ok","message":"Server requested disconnect"}`)
+		}
 		start := time.Now()
 		w.stop()
+		got := c.got()
+		want(t, got, told...)
+		for i, m := range got {
+			if m.Topic != fmt.Sprintf("realtime:%d", i) || m.JoinRef != nil || m.Ref != nil {
+				t.Errorf("message %d is %v", i, m)
+			}
+		}
 		for _, x := range []*client{c, idle} {
 			if code, reason := x.closed(); code != 1012 || reason != "" {
 				t.Errorf("closed with %d %q", code, reason)

@@ -152,11 +152,14 @@ func (h *Hub) sendDiff(t *topic, name string, joined, left *meta, previous strin
 	f := framesFor(func(dst []byte, v phoenix.Version) ([]byte, bool, error) {
 		return phoenix.AppendMessage(dst, v, "", "", name, phoenix.EventPresenceDiff, payload), false, nil
 	}, len(payload)+len(name)+64)
+	sent := 0
 	for _, ch := range t.subs {
 		if !ch.muted && !ch.blind {
-			ch.conn.send(f.of(ch.conn.vsn))
+			ch.conn.send(f.to(ch.conn))
+			sent++
 		}
 	}
+	h.limits.presence.add(sent)
 }
 
 // track makes payload the presence of ch on every subscriber's list. The same
@@ -172,6 +175,7 @@ func (h *Hub) track(ch *channel, payload []byte) {
 		if old != nil {
 			previous = old.ref
 		}
+		h.limits.presence.add(1)
 		h.sendDiff(t, ch.topic, m, old, previous)
 	})
 }
@@ -212,6 +216,7 @@ func (ch *channel) sendState(t *topic) {
 	if ch.blind {
 		return
 	}
+	ch.conn.srv.limits.presence.add(1)
 	ch.conn.sendText(96+len(ch.topic), func(dst []byte) []byte {
 		return phoenix.AppendMessage(dst, ch.conn.vsn, ch.joinRef, "", ch.topic, phoenix.EventPresenceState, t.appendState(nil))
 	})
@@ -228,11 +233,8 @@ func sameJSON(a, b []byte) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// Texts of presence shutdowns and errors.
-const (
-	textPresenceRate = "Client presence rate limit exceeded"
-	textTrackSize    = "Track message size exceeded"
-)
+// textTrackSize is the text of the shutdown for a payload that is too large.
+const textTrackSize = "Track message size exceeded"
 
 // presencePush acts on a presence event: track, untrack, or neither.
 func (ch *channel) presencePush(m *phoenix.Message) {
@@ -243,8 +245,9 @@ func (ch *channel) presencePush(m *phoenix.Message) {
 		return
 	}
 	if !ch.countPresence() {
-		c.srv.log.Warn("presence limit reached", append(c.logAttrs(ch), sluice.LogCode, "ClientPresenceRateLimitReached")...)
-		c.shutdown(ch, extSystem, textPresenceRate)
+		c.srv.log.Warn("presence limit reached", append(c.logAttrs(ch), sluice.LogCode, sluice.CodePresenceCalls)...)
+		c.srv.metrics.ClosedPresence.Add(1)
+		c.shutdown(ch, extSystem, c.srv.limitText(sluice.CodePresenceCalls))
 		return
 	}
 	switch p.Event {
@@ -266,6 +269,9 @@ func (ch *channel) track(m *phoenix.Message, payload json.RawMessage) {
 		payload = emptyResponse
 	}
 	switch {
+	case c.srv.limits.presence.exceeded():
+		c.srv.metrics.ClosedPresence.Add(1)
+		c.shutdown(ch, extSystem, c.srv.limitText(sluice.CodeTooManyPresence))
 	case !phoenix.IsObject(payload):
 		c.srv.log.Debug("presence payload is no object", append(c.logAttrs(ch), sluice.LogCode, "InvalidPresencePayload")...)
 		ch.reply(m.Ref, phoenix.StatusError, []byte(`{"reason":"Presence track payload must be a map"}`))
@@ -308,5 +314,5 @@ func (ch *channel) countPresence() bool {
 		ch.calls = 0
 	}
 	ch.calls++
-	return ch.calls <= ch.conn.srv.cfg.MaxPresenceCalls
+	return float64(ch.calls) <= ch.conn.srv.cfg.MaxPresenceCalls.or(5)
 }

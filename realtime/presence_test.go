@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-dev/sluice/realtime"
@@ -300,6 +301,7 @@ func TestPresenceOfManyChannels(t *testing.T) {
 			all = append(all, c)
 		}
 		all[1].nc.Close()
+		synctest.Wait()
 		watcher := w.connect(v)
 		_, rest := watcher.joined("realtime:r", presenceJoin("w"))
 		state := stateOf(t, rest[0])

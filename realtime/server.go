@@ -21,6 +21,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	hub      *Hub
+	limits   *limits
 	policies *policies
 	mux      *http.ServeMux
 	started  time.Time
@@ -28,12 +29,14 @@ type Server struct {
 	cancel   context.CancelCauseFunc
 
 	metrics     Metrics
+	flusher     flusher
 	nextConn    atomic.Int64
 	nextChannel atomic.Uint64
 	stopping    atomic.Bool
 
 	// guarded by mu
 	mu     sync.Mutex
+	poll   *poller // made for the first socket that it can watch
 	conns  []*conn
 	places int            // conns and handshakes under way
 	open   sync.WaitGroup // one per conn; not added to once stopping is set under mu
@@ -58,7 +61,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
-	s.hub = newHub(cfg.Bus, &s.metrics)
+	s.limits = newLimits(&s.cfg)
+	s.metrics.limits = s.limits
+	s.hub = newHub(cfg.Bus, &s.metrics, s.limits)
 	s.policies = newPolicies(&s.cfg, &s.metrics)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.mux = s.routes()
@@ -75,7 +80,8 @@ func (s *Server) Deliver(b *sluice.Broadcast) { s.hub.Deliver(b) }
 func (s *Server) now() int64 { return int64(time.Since(s.started)) + 1 }
 
 // Run looks after the sockets until ctx ends: idle ones, writers that hang,
-// tokens that expire; and asks the policies of private channels. Then joins are answered RealtimeRestarting, every socket
+// tokens that expire, limits; and asks the policies of private channels. Then
+// joins are answered RealtimeRestarting, every channel is told so, every socket
 // is closed with 1012, and Run returns after the last of them has ended.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
@@ -83,10 +89,14 @@ func (s *Server) Run(ctx context.Context) error {
 	var checks sync.WaitGroup
 	checks.Go(func() { s.policies.run(s.ctx) }) // ends with stop
 	defer checks.Wait()
-	for {
+	for second := 1; ; {
 		select {
 		case <-tick.C:
 			s.sweep()
+			s.turnLimits(second)
+			second++
+		case <-s.limits.wake:
+			s.shutCondemned()
 		case <-ctx.Done():
 			s.stop()
 			return nil
@@ -100,10 +110,30 @@ func (s *Server) stop() {
 	conns := append([]*conn(nil), s.conns...)
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.close(closeRestart, "")
+		c.disconnect()
 	}
 	s.cancel(errStopped)
 	s.open.Wait()
+	s.flusher.all.Wait()
+	if s.poll != nil { // no socket comes any more
+		s.poll.close()
+	}
+}
+
+// poller returns the poller, nil where there is none. Stop ends it.
+func (s *Server) poller() *poller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.poll == nil {
+		p, err := newPoller()
+		if err != nil {
+			s.log.Warn("idle sockets need a goroutine each", sluice.LogError, err)
+			return nil
+		}
+		s.poll = p
+		go p.run(s.log) // ends with close, which waits
+	}
+	return s.poll
 }
 
 // sweep is the one timer of all sockets.
@@ -151,6 +181,9 @@ func (s *Server) reserve() *sluice.Refusal {
 	case s.places >= s.cfg.MaxConns:
 		return sluice.Refuse(sluice.CodeTooManyConns)
 	}
+	if refusal := s.limits.handshake(); refusal != nil {
+		return refusal
+	}
 	s.places++
 	s.open.Add(1)
 	return nil
@@ -173,7 +206,7 @@ func (s *Server) register(c *conn) {
 	stopping := s.stopping.Load()
 	s.mu.Unlock()
 	if stopping {
-		c.close(closeRestart, "")
+		c.disconnect()
 	}
 }
 

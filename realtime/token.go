@@ -40,6 +40,9 @@ func (c *conn) verify(token string) (verified, *sluice.Refusal) {
 		if !errors.As(err, &r) {
 			r = sluice.Refuse(sluice.CodeInternal).WithCause(err)
 		}
+		if r.Code == sluice.CodeInvalidJWTToken {
+			c.logRefused(token, r)
+		}
 		return verified{}, r
 	}
 	v.claims = claims
@@ -55,24 +58,39 @@ func expiredText(cl sluice.Claims) string {
 	return fmt.Sprintf("Token has expired %d seconds ago", int64(time.Since(cl.ExpiresAt)/time.Second))
 }
 
-// saysExpired tells an expired token from one that lacks a claim. It is asked
-// about tokens refused with InvalidJWTToken alone, whose signature is good.
-func saysExpired(token string) bool {
+// refusedClaims are claims of a token that was refused with InvalidJWTToken
+// alone: its signature is good, a claim is missing or it has expired.
+type refusedClaims struct {
+	Sub string   `json:"sub"`
+	Iss string   `json:"iss"`
+	Exp *float64 `json:"exp"`
+}
+
+func peek(token string) (cl refusedClaims) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return false
+		return cl
 	}
-	b, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return false
+	if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil {
+		_ = json.Unmarshal(b, &cl) // what does not fit stays empty
 	}
-	var claims struct {
-		Exp *float64 `json:"exp"`
+	return cl
+}
+
+// saysExpired tells an expired token from one that lacks a claim.
+func saysExpired(token string) bool {
+	exp := peek(token).Exp
+	return exp != nil && *exp <= float64(time.Now().Unix())
+}
+
+// logRefused says whose token was refused.
+func (c *conn) logRefused(token string, r *sluice.Refusal) {
+	cl := peek(token)
+	attrs := append(c.logAttrs(nil), sluice.LogCode, r.Code, "text", r.Text, "sub", cl.Sub, "iss", cl.Iss)
+	if cl.Exp != nil {
+		attrs = append(attrs, "exp", int64(*cl.Exp))
 	}
-	if json.Unmarshal(b, &claims) != nil || claims.Exp == nil {
-		return false
-	}
-	return *claims.Exp <= float64(time.Now().Unix())
+	c.srv.log.Warn("token refused", attrs...)
 }
 
 // tokenText is the text of the system message for a refused refresh.
@@ -106,6 +124,7 @@ func (ch *channel) accessToken(m *phoenix.Message) {
 	t := phoenix.ParseAccessToken(m.Payload)
 	switch {
 	case t.Unknown:
+		c.srv.limits.events.add(1)
 		c.srv.metrics.DroppedUnknown.Add(1)
 		return
 	case t.Ignore, sha256.Sum256([]byte(t.Token)) == ch.token:

@@ -310,3 +310,26 @@ func TestRefreshReachesFeed(t *testing.T) {
 		feed.setErr = nil
 	}, func(cfg *realtime.Config) { cfg.Feed = feed })
 }
+
+// Whose token was refused stands in the log.
+//
+// spec: realtime:24
+func TestRefusedTokensAreLogged(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		c := w.connect(phoenix.V2)
+		for _, tt := range []struct {
+			claims map[string]any
+			log    string
+		}{
+			{map[string]any{"role": "authenticated", "sub": "u1", "iss": "here", "exp": 12345}, "sub=u1 iss=here exp=12345"},
+			{map[string]any{"sub": "u2", "iss": "there", "exp": time.Now().Add(time.Hour).Unix()}, "sub=u2 iss=there exp="},
+			{map[string]any{"role": "authenticated", "sub": "u3"}, `sub=u3 iss=""`},
+		} {
+			c.join("realtime:a", withToken("access_token", jwt(tt.claims)))
+			c.got()
+			if n := w.logs.count(tt.log); n != 1 || w.logs.count("level=WARN msg=\"token refused\"") == 0 {
+				t.Errorf("%q stands %d times in %s", tt.log, n, w.logs.buf.String())
+			}
+		}
+	})
+}

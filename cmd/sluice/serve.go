@@ -6,8 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-dev/sluice"
@@ -81,12 +85,19 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Logger: cfg.log}); err != nil {
 		return err
 	}
-	rt, err = realtime.New(realtime.Config{
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	rtConfig := realtime.Config{
 		Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Users: channels, Admin: admin, Explain: cfg.explain,
-	})
-	if err != nil {
+		MetricsPage: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+	}
+	if err := setLimits(&rtConfig, os.LookupEnv); err != nil {
 		return err
 	}
+	if rt, err = realtime.New(rtConfig); err != nil {
+		return err
+	}
+	registry.MustRegister(rt.Metrics())
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {

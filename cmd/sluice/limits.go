@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/sluice-dev/sluice/realtime"
+)
+
+// setLimits takes Realtime's limits from the environment, under the names that
+// the original reads. What is not set is off where the original bounds a tenant:
+// this server has one project, and a quota protects nobody from it. What bounds
+// one client keeps the original's default. All mistakes are reported at once.
+func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
+	var errs []error
+	number := func(name string) (n int, ok bool) {
+		text, ok := lookup(name)
+		if !ok || text == "" {
+			return 0, false
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < -1 {
+			errs = append(errs, fmt.Errorf("%s is %q: it must be a number, -1 for no limit", name, text))
+			return 0, false
+		}
+		return n, true
+	}
+	limit := func(name string, to *realtime.Limit, unset realtime.Limit) {
+		switch n, ok := number(name); {
+		case !ok:
+			*to = unset
+		case n == 0:
+			*to = realtime.Nothing
+		default:
+			*to = realtime.Limit(n)
+		}
+	}
+	limit("TENANT_MAX_CONCURRENT_USERS", &cfg.MaxUsers, realtime.Unlimited)
+	limit("TENANT_MAX_JOINS_PER_SECOND", &cfg.MaxJoinsPerSecond, realtime.Unlimited)
+	limit("TENANT_MAX_EVENTS_PER_SECOND", &cfg.MaxEventsPerSecond, realtime.Unlimited)
+	limit("TENANT_MAX_PRESENCE_EVENTS_PER_SECOND", &cfg.MaxPresencePerSecond, realtime.Unlimited)
+	limit("CLIENT_PRESENCE_MAX_CALLS", &cfg.MaxPresenceCalls, 0)
+	if n, ok := number("CLIENT_PRESENCE_WINDOW_MS"); ok {
+		cfg.PresenceWindow = time.Duration(n) * time.Millisecond
+	}
+	if n, ok := number("TENANT_MAX_CHANNELS_PER_CLIENT"); ok {
+		cfg.MaxChannels = n
+	}
+	if n, ok := number("NO_CHANNEL_TIMEOUT_IN_MS"); ok {
+		cfg.NoChannelTimeout = time.Duration(n) * time.Millisecond
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sluice-dev/sluice/realtime"
+)
+
+func TestSetLimits(t *testing.T) {
+	t.Parallel()
+	lookup := func(env map[string]string) func(string) (string, bool) {
+		return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	}
+	off := realtime.Config{
+		MaxUsers: realtime.Unlimited, MaxJoinsPerSecond: realtime.Unlimited,
+		MaxEventsPerSecond: realtime.Unlimited, MaxPresencePerSecond: realtime.Unlimited,
+	}
+	var got realtime.Config
+	if err := setLimits(&got, lookup(map[string]string{"TENANT_MAX_CONCURRENT_USERS": ""})); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff(off, got); d != "" {
+		t.Errorf("nothing set (-want +got):\n%s", d)
+	}
+
+	got = realtime.Config{}
+	err := setLimits(&got, lookup(map[string]string{
+		"TENANT_MAX_CONCURRENT_USERS": "200", "TENANT_MAX_JOINS_PER_SECOND": "-1", "TENANT_MAX_EVENTS_PER_SECOND": "0",
+		"CLIENT_PRESENCE_MAX_CALLS": "7", "CLIENT_PRESENCE_WINDOW_MS": "1000", "TENANT_MAX_CHANNELS_PER_CLIENT": "3",
+		"NO_CHANNEL_TIMEOUT_IN_MS": "2000",
+	}))
+	want := realtime.Config{
+		MaxUsers: 200, MaxJoinsPerSecond: realtime.Unlimited, MaxEventsPerSecond: realtime.Nothing,
+		MaxPresencePerSecond: realtime.Unlimited, MaxPresenceCalls: 7, PresenceWindow: time.Second, MaxChannels: 3,
+		NoChannelTimeout: 2 * time.Second,
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+
+	err = setLimits(&got, lookup(map[string]string{"TENANT_MAX_CONCURRENT_USERS": "many", "CLIENT_PRESENCE_MAX_CALLS": "-2"}))
+	if err == nil || !strings.Contains(err.Error(), "TENANT_MAX_CONCURRENT_USERS") || !strings.Contains(err.Error(), "CLIENT_PRESENCE_MAX_CALLS") {
+		t.Errorf("error is %v, want both names", err)
+	}
+}
