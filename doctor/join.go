@@ -221,19 +221,12 @@ func (v *visit) checkRefresh(ctx context.Context) []Finding {
 	if end == "" {
 		return []Finding{ok("%s can be sent after the join", name)}
 	}
-	v.blockBehind(HopRejoin, HopBroadcast, HopHTTPSend)
 	f := fail(CodeTokenDropped, "The server closes the channel when %s is sent after the join", name).evidence("access_token → %s", end)
 	if tok == v.cfg.Key {
 		return []Finding{f.remedy("Upgrade Realtime to a release of June 2025 or newer, which takes an opaque key in place of a token for \"no session\"; clients send it after sign-out.")}
 	}
 	j, _ := readJWT(tok)
 	return []Finding{v.disagreement(f, j, nil)}
-}
-
-func (v *visit) blockBehind(hops ...Hop) {
-	for _, h := range hops {
-		v.blocked[h] = true
-	}
 }
 
 // checkRejoin joins a topic that is joined already, as a component that is
@@ -258,7 +251,6 @@ func (v *visit) checkRejoin(ctx context.Context) []Finding {
 	})
 	switch {
 	case wrong != "":
-		v.blockBehind(HopBroadcast, HopHTTPSend)
 		return []Finding{fail(CodeRejoin, "A second join of one topic closes the channel: a component that subscribes twice flaps between SUBSCRIBED and CLOSED").
 			evidence("%s", wrong).
 			remedy("Return () => supabase.removeChannel(channel) from the effect that subscribes, keep one client for the page (React's StrictMode mounts twice), and upgrade Realtime.")}
