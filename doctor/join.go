@@ -20,7 +20,6 @@ type channel struct {
 	topic   string // with prefix
 	joinRef phoenix.Ref
 	echo    []json.RawMessage // response.postgres_changes
-	system  *phoenix.Message  // a system message that came before anybody waited
 }
 
 // joinConfig is the config of a join.

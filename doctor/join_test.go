@@ -130,7 +130,6 @@ func TestSecondJoinClosesTheFirst(t *testing.T) {
 	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopRejoin, doctor.CodeRejoin, 18, "flaps between SUBSCRIBED and CLOSED", "removeChannel", "StrictMode")
 }
 
-// spec: doctor:20
 func TestChangeFeedStaysAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, onJoin(func(c *conn, m msg) bool {

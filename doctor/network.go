@@ -94,7 +94,7 @@ func (v *visit) checkTCP(ctx context.Context) []Finding {
 	}
 	switch {
 	case len(good) > 0 && len(bad) == 0:
-		return []Finding{ok("%s accept connections", strings.Join(good, ", "))}
+		return []Finding{ok("connected to %s", strings.Join(good, ", "))}
 	case len(good) > 0:
 		return []Finding{warn(CodeOneFamily, "%s has an address on which nothing answers: clients that try it first fail or wait", v.base.Hostname()).
 			evidence("%s; connected to %s", strings.Join(bad, "; "), strings.Join(good, ", ")).

@@ -28,6 +28,7 @@ func TestConfigMistakes(t *testing.T) {
 		"half a user":    {URL: "http://127.0.0.1:54321", Key: publishable, Email: "a@b.c"},
 		"probe no table": {URL: "http://127.0.0.1:54321", Key: publishable, WriteProbe: []byte(`{}`)},
 		"probe no row":   {URL: "http://127.0.0.1:54321", Key: publishable, WriteProbe: []byte(`[1]`), Tables: []string{"a"}},
+		"no folder":      {URL: "http://127.0.0.1:54321", Key: publishable, Project: "/nowhere/at/all"},
 		"page":           {URL: "http://127.0.0.1:54321", Key: publishable, Page: "localhost:3000"},
 	} {
 		if _, err := doctor.Check(context.Background(), cfg); !errors.Is(err, sluice.ErrInvalid) {
@@ -126,7 +127,7 @@ func TestHang(t *testing.T) {
 		address := listen(t, func(net.Conn) { <-stop })
 		t.Cleanup(func() { close(stop) })
 		r := visit(t, doctor.Config{URL: "http://" + address, Timeout: impatient})
-		wantFirst(t, r, doctor.HopGateway, doctor.CodeTimeout, 0, "no answer within 150ms", "restart the stack")
+		wantFirst(t, r, doctor.HopGateway, doctor.CodeTimeout, 0, "no answer within "+impatient.String(), "restart the stack")
 	})
 	t.Run("socket", func(t *testing.T) {
 		stop := make(chan struct{})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
+	"github.com/sluice-dev/sluice/internal/leak"
 )
 
 // refuse answers handshakes for which bad says so.
@@ -47,6 +48,15 @@ func TestHealthy(t *testing.T) {
 			t.Errorf("%s is %s: %s", hop, f.Status, f.Text)
 		}
 	}
+}
+
+// Not parallel: it counts goroutines.
+func TestLeavesNothingRunning(t *testing.T) {
+	leak.Check(t)
+	visit(t, doctor.Config{URL: newWorld(t).url, Tables: []string{"messages"}, PrivateTopic: "room"})
+	visit(t, doctor.Config{URL: newWorld(t, refuse(403, "", everything)).url})
+	silent := newWorld(t, func(w *world) { w.receive = func(*conn, msg) bool { return true } })
+	visit(t, doctor.Config{URL: silent.url, Timeout: impatient})
 }
 
 // The seed's gateway: REST works, the socket answers 403 with an empty body,
