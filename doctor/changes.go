@@ -137,7 +137,7 @@ func (v *visit) judgeSubscription(b binding, who string, said []system) *Finding
 		switch {
 		case strings.Contains(text, "Please check Realtime is enabled"):
 			f = fail(sluice.CodeTableNotPublished, "The table %s.%s is not in the publication supabase_realtime, or its name is another: %s", b.Schema, b.Table, text)
-			remedy = fmt.Sprintf("Run: alter publication supabase_realtime add table %s; names are case-sensitive, and one such table fails all subscriptions of its channel.", table{Schema: b.Schema, Name: b.Table})
+			remedy = fmt.Sprintf("Run: alter publication supabase_realtime add table %s; names are case-sensitive, and one such table fails all subscriptions of its channel.", table{Schema: b.Schema, Name: b.Table}.sql())
 		case code == "":
 			f.Code = CodeSubscription
 			if remedy == "" {
@@ -147,7 +147,7 @@ func (v *visit) judgeSubscription(b binding, who string, said []system) *Finding
 		if remedy != "" {
 			f = f.remedy("%s", remedy)
 		}
-		f = f.evidence("system %s: %q", s.Status, s.Message)
+		f = f.evidence("system %s: %q", s.Status, text)
 		return &f
 	}
 	return nil

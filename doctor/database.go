@@ -71,9 +71,10 @@ type role struct {
 	Policies int    `json:"policies"` // that apply to it
 }
 
-func (t table) String() string {
-	return pgx.Identifier{t.Schema}.Sanitize() + "." + pgx.Identifier{t.Name}.Sanitize()
-}
+func (t table) String() string { return t.Schema + "." + t.Name }
+
+// sql is the table's name in a statement.
+func (t table) sql() string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
 
 // named splits schema.table; the schema is public when there is none.
 func named(s string) (schema, name string) {
@@ -194,7 +195,7 @@ func judgeTable(t table) []Finding {
 	case !t.Published:
 		return []Finding{fail(sluice.CodeTableNotPublished, "The table %s is not in the publication supabase_realtime", t).
 			evidence("select from pg_publication_tables where pubname = 'supabase_realtime' → no row for it").
-			remedy("Run: alter publication supabase_realtime add table %s;", t)}
+			remedy("Run: alter publication supabase_realtime add table %s;", t.sql())}
 	}
 	var findings []Finding
 	silent := 0
@@ -228,19 +229,19 @@ func hears(t table, r role) (Finding, bool) {
 			remedy("Run: grant usage on schema %s to %s;", pgx.Identifier{t.Schema}.Sanitize(), r.Role), false
 	case !r.Select:
 		return fail(sluice.CodeNoSelectGrant, "Role %s may not select from %s, so no change arrives", r.Role, t).
-			remedy("Run: grant select on %s to %s;", t, r.Role), false
+			remedy("Run: grant select on %s to %s;", t.sql(), r.Role), false
 	case !t.RLS || r.Bypass || r.Policies > 0:
 		return Finding{}, true
 	case t.Policies == 0:
 		return fail(sluice.CodeNoSelectPolicy, "Row level security is on for %s and it has no SELECT policy, so no change arrives", t).
-			remedy("Create one, for example: create policy \"read\" on %s for select to authenticated using (auth.uid() = user_id);", t), false
+			remedy("Create one, for example: create policy \"read\" on %s for select to authenticated using (auth.uid() = user_id);", t.sql()), false
 	}
 	f := fail(sluice.CodeNoPolicyForRole, "No SELECT policy of %s applies to role %s: it says SUBSCRIBED and receives nothing", t, r.Role).
 		evidence("%d SELECT policies, none for %s", t.Policies, r.Role)
 	if r.Role == "anon" {
 		return f.remedy("The user's token must be in the join: await supabase.auth.getSession() (or await supabase.realtime.setAuth()) before subscribe(). If everybody may read, create a policy for anon."), false
 	}
-	return f.remedy("Run: create policy \"read\" on %s for select to %s using (…);", t, r.Role), false
+	return f.remedy("Run: create policy \"read\" on %s for select to %s using (…);", t.sql(), r.Role), false
 }
 
 // judgeIdentity looks at what an UPDATE or DELETE carries of the old row.
@@ -249,9 +250,9 @@ func judgeIdentity(t table) *Finding {
 	switch {
 	case t.Identity == "n", t.Identity == "d" && !t.Key:
 		f = warn(CodeIdentity, "%s has no replica identity: PostgreSQL refuses its UPDATE and DELETE while it is published", t).
-			remedy("Add a primary key, or run: alter table %s replica identity full;", t)
+			remedy("Add a primary key, or run: alter table %s replica identity full;", t.sql())
 	case t.Identity == "d" && t.RLS:
-		f = ok("%s sends keys alone with DELETE; old rows need: alter table %s replica identity full;", t, t)
+		f = ok("%s sends keys alone with DELETE; old rows need: alter table %s replica identity full;", t, t.sql())
 	default:
 		return nil
 	}

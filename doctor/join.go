@@ -135,7 +135,7 @@ func (v *visit) noJoin(err error, what string) Finding {
 	if code == "" {
 		code = CodeJoinRefused
 	}
-	f := fail(code, "Joining %s is refused: %s", what, reason).evidence("phx_join → error %q", refused.reason)
+	f := fail(code, "Joining %s is refused: %s", what, reason).evidence("phx_join → error %q", reason)
 	switch {
 	case remedy != "":
 		return f.remedy("%s", remedy)
@@ -353,8 +353,8 @@ func (v *visit) checkPrivate(ctx context.Context) []Finding {
 		return []Finding{ok("%s can be joined as %s", v.cfg.PrivateTopic, who)}
 	}
 	f := v.noJoin(err, "the private channel "+v.cfg.PrivateTopic+" as "+who)
-	if f.Code != sluice.CodeUnauthorized || strings.Contains(f.Evidence, " | ") {
-		return []Finding{f}
+	if f.Code != sluice.CodeUnauthorized || f.Remedy != sluice.Refuse(f.Code).Remedy {
+		return []Finding{f} // another fault, or the server's own remedy
 	}
 	return []Finding{f.remedy("Create a policy, for example: create policy \"read\" on realtime.messages for select to authenticated using (realtime.topic() = '%s'); and one for insert to send. The user's token must be there before the join: await supabase.realtime.setAuth().",
 		strings.ReplaceAll(v.cfg.PrivateTopic, "'", "''"))}

@@ -215,6 +215,12 @@ func TestSignIn(t *testing.T) {
 	})
 	r := visit(t, doctor.Config{URL: w.url, Email: "alice@example.com", Password: "wrong-password"})
 	wantFirst(t, r, doctor.HopSignIn, doctor.CodeSignIn, 0, "Invalid login credentials", "Address or password is wrong")
+	w = newWorld(t, func(w *world) { // one that repeats what it got
+		w.routes["/auth/v1/token"] = always(400, `{"msg":"no user alice@example.com with wrong-password"}`)
+	})
+	r = visit(t, doctor.Config{URL: w.url, Email: "alice@example.com", Password: "wrong-password"})
+	wantFirst(t, r, doctor.HopSignIn, doctor.CodeSignIn, 0, "with ****")
+
 	tok := userToken(t, time.Hour)
 	w = newWorld(t, func(w *world) {
 		w.routes["/auth/v1/token"] = always(200, `{"access_token":"`+tok+`"}`)
