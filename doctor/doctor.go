@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/token"
 )
 
 // Config says what to check and with whose eyes.
@@ -32,8 +33,8 @@ type Config struct {
 	// Key is the app's API key: publishable, secret or a legacy JWT. Required.
 	Key sluice.Secret
 	// LegacyKey is the anon JWT of the same project, to tell a key that is not
-	// translated from a socket that refuses everybody. Default: for a loopback
-	// URL the development stack's, which is public.
+	// translated from a socket that refuses everybody. Default: the development
+	// stack's, which is public, when URL and Key may be that stack's.
 	LegacyKey sluice.Secret
 	// JWTSecret verifies JWT keys and HS256 tokens. Optional.
 	JWTSecret sluice.Secret
@@ -324,8 +325,9 @@ func withDefaults(cfg *Config, u *url.URL) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	if cfg.LegacyKey == "" && isLoopback(u.Hostname()) {
-		cfg.LegacyKey = devAnonKey()
+	// A stack with another opaque key may well have another secret.
+	if cfg.LegacyKey == "" && isLoopback(u.Hostname()) && (cfg.Key == token.DevPublishableKey || !token.IsOpaque(string(cfg.Key))) {
+		cfg.LegacyKey = sluice.Secret(token.LegacyKey(token.DevJWTSecret, "anon"))
 	}
 }
 

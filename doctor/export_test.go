@@ -1,9 +1,30 @@
 package doctor
 
 import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
+
+	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
+
+// sink takes what a socket writes.
+type sink struct{ net.Conn }
+
+func (sink) Write(b []byte) (int, error) { return io.Discard.Write(b) }
+
+// ReadMessages reads a server's bytes to their end.
+func ReadMessages(data []byte) {
+	s := &socket{conn: sink{}, r: bufio.NewReader(bytes.NewReader(data)), vsn: phoenix.V2}
+	for {
+		if _, err := s.read(); err != nil {
+			return
+		}
+	}
+}
 
 // JudgePage judges a page at an address under a policy.
 func JudgePage(page, project, header string) []Finding {

@@ -50,11 +50,6 @@ func (v *visit) checkURL(context.Context) []Finding {
 	return []Finding{ok("%s", v.base)}
 }
 
-// devAnonKey is the development stack's public anon JWT.
-func devAnonKey() sluice.Secret {
-	return sluice.Secret(token.LegacyKey(token.DevJWTSecret, "anon"))
-}
-
 // jwt is a JWT's header and claims, read without verifying.
 type jwt struct {
 	Alg  string  `json:"alg"`
@@ -124,7 +119,10 @@ func (v *visit) judgeJWTKey(j jwt) []Finding {
 	host := v.base.Hostname()
 	ref, hosted := strings.CutSuffix(host, ".supabase.co")
 	switch {
-	case j.Exp != 0 && !j.expires().After(now):
+	case j.Role == "" || j.Exp == 0:
+		return []Finding{fail(sluice.CodeInvalidJWTToken, "The API key is a JWT without role or exp, both of which Realtime requires").
+			remedy("Use the publishable key or the project's anon JWT: `sluice status` or `supabase status -o env` prints them.")}
+	case !j.expires().After(now):
 		return []Finding{fail(sluice.CodeInvalidJWTToken, "The API key, a JWT for role %s, has expired", j.Role).
 			evidence("exp is %s, now is %s", j.expires().UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
 			remedy("Use the publishable key, which does not expire, or sign a new anon key with the project's JWT secret; if the time is wrong, set this machine's clock.")}

@@ -64,6 +64,8 @@ func TestKeyForms(t *testing.T) {
 	w := newWorld(t)
 	expired := forged(`{"alg":"HS256"}`, `{"role":"anon","exp":1700000000}`)
 	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(expired)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "2023-11-14", "publishable key, which does not expire")
+	bare := forged(`{"alg":"HS256"}`, `{"role":"anon"}`)
+	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(bare)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "without role or exp", "supabase status -o env")
 	user := forged(`{"alg":"HS256"}`, `{"role":"authenticated","exp":4102444800}`)
 	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(user)}), doctor.HopKey, sluice.CodeNotAnAPIKey, 6, "--token")
 	for _, secret := range []string{"sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz", forged(`{"alg":"HS256"}`, `{"role":"service_role","exp":4102444800}`)} {

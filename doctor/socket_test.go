@@ -80,6 +80,11 @@ func TestKeyNotTranslated(t *testing.T) {
 		w := newWorld(t, refuse(401, `{"error":"The token provided is not a valid JWT"}`, opaque))
 		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "2.53.11")
 	})
+	t.Run("nothing to compare with", func(t *testing.T) {
+		w := newWorld(t, refuse(403, "", opaque))
+		r := visit(t, doctor.Config{URL: w.url, Key: "sb_publishable_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"})
+		wantFirst(t, r, doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "no legacy anon JWT was given", "--legacy-key", "2.53.11")
+	})
 	t.Run("both kinds of keys are refused", func(t *testing.T) {
 		w := newWorld(t, refuse(403, "", everything))
 		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeSocketRefused, 4, "_realtime.tenants")
@@ -224,4 +229,12 @@ func TestVersion(t *testing.T) {
 	w = newWorld(t, refuse(403, "", func(_ string, r *http.Request) bool { return r.URL.Query().Get("vsn") == "1.0.0" }))
 	f := at(t, visit(t, doctor.Config{URL: w.url}), doctor.HopVersions)
 	wantFinding(t, f, sluice.CodeUnsupportedVersion, 28, "vsn=1.0.0 is refused")
+}
+
+// FuzzSocket: what a server sends is anybody's bytes.
+func FuzzSocket(f *testing.F) {
+	f.Add([]byte("\x81\x1e[null,null,\"t\",\"phx_reply\",{}]"))
+	f.Add([]byte("\x89\x00\x01\x01[\x80\x01]\x88\x02\x03\xe8"))
+	f.Add([]byte("\x82\x7f\x00\x00\x00\x00\x7f\xff\xff\xff"))
+	f.Fuzz(func(_ *testing.T, data []byte) { doctor.ReadMessages(data) })
 }

@@ -190,7 +190,7 @@ func (v *visit) notTranslated(ctx context.Context, h handshake, a *answer) Findi
 	f := fail(CodeKeyNotTranslated, "The gateway does not exchange the opaque key for a JWT on the socket's route, so Realtime refuses it; REST works with the same key").
 		remedy("Upgrade the Supabase CLI to 2.53.11 or newer and restart the stack (self-hosted: take the current kong.yml or envoy configuration); or give createClient the legacy anon JWT, which `supabase status -o env` prints as ANON_KEY; or run Sluice. A user's token, policies and setAuth have no part in it.")
 	if v.cfg.LegacyKey == "" {
-		return f.evidence("%s; no legacy anon JWT was given to compare with", a)
+		return f.evidence("%s; no legacy anon JWT was given to compare with (--legacy-key)", a)
 	}
 	if legacy := v.try(ctx, handshake{key: v.cfg.LegacyKey, vsn: h.vsn}); !opened(legacy) {
 		// A key that is simply wrong looks the same where the gateway lets it
