@@ -194,6 +194,10 @@ func (v *visit) checkGateway(ctx context.Context) []Finding {
 		return []Finding{v.noAnswer(err)}
 	}
 	findings := []Finding{v.judgeGateway(a)}
+	if findings[0].Code == CodeWrongPort && opened(v.try(ctx, handshake{key: v.cfg.Key, vsn: v.cfg.VSN})) {
+		findings[0] = warn(CodeServiceDown, "Realtime answers here and Auth does not").evidence("%s; the socket's handshake → 101", a).
+			remedy("Route /auth/v1/ to Auth on the same address, or give createClient the gateway's address: clients look for all services in one place.")
+	}
 	if f := v.judgeClock(a); f != nil {
 		findings = append(findings, *f)
 	}
@@ -291,10 +295,11 @@ func (v *visit) checkREST(ctx context.Context) []Finding {
 	return []Finding{v.judgeRefusal(a, "REST")}
 }
 
-// reachedREST reports whether the request got as far as looking for the table.
+// reachedREST reports whether the request got past the key: PostgREST found
+// fault with the request (PGRST1..), the table (PGRST2.., 42P01) or nothing.
 func (a *answer) reachedREST() bool {
 	c := a.code()
-	return a.status == http.StatusOK || c == "PGRST205" || c == "42P01"
+	return a.status == http.StatusOK || strings.HasPrefix(c, "PGRST1") || strings.HasPrefix(c, "PGRST2") || strings.HasPrefix(c, "42")
 }
 
 // knownTexts are the words in which gateways, PostgREST and Realtime refuse.

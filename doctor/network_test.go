@@ -86,6 +86,16 @@ func TestWrongPort(t *testing.T) {
 	t.Cleanup(html.Close)
 	wantFirst(t, visit(t, doctor.Config{URL: html.URL}), doctor.HopGateway, doctor.CodeWrongPort, 24, "My dev server", "API_URL")
 
+	// A Realtime without Auth beside it is no wrong port.
+	w := newWorld(t, func(w *world) {
+		w.routes["/auth/"] = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(404) }
+	})
+	r := visit(t, doctor.Config{URL: w.url})
+	wantFinding(t, at(t, r, doctor.HopGateway), doctor.CodeServiceDown, 21, "Realtime answers here and Auth does not", "handshake → 101")
+	if r.First() != nil {
+		t.Errorf("Realtime alone:\n%s", show(r))
+	}
+
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -214,6 +215,10 @@ func TestEnvFiles(t *testing.T) {
 		t.Errorf("the report holds a key:\n%s", show(r))
 	}
 
+	// A legacy key beside a publishable one is compared with the stack's.
+	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "SUPABASE_ANON_KEY=" + otherAnon + "\n"})})
+	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "SUPABASE_ANON_KEY in .env")
+
 	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "VITE_SUPABASE_URL=http://localhost:" + u.Port() + "\n"})})
 	f := at(t, r, doctor.HopEnv)
 	wantFinding(t, f, doctor.CodeEnvDiffers, 0, "two hosts")
@@ -344,14 +349,28 @@ func TestSecretsAreRedacted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(w *world) { // a server that echoes everything
 		w.admit = func(rw http.ResponseWriter, r *http.Request) bool {
-			writeJSON(rw, 401, `{"error":"no: `+r.URL.String()+` `+legacyAnon+` sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz postgres://u:longpassword@h/db"}`)
+			writeJSON(rw, 401, `{"error":"no: `+r.URL.String()+` `+legacyAnon+` sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz postgres://u:longpassword@h/db \u001b[2J"}`)
 			return true
 		}
 	})
 	r := visit(t, doctor.Config{URL: w.url, Password: "hunter2-hunter2", Email: "a@b.c", Token: sluice.Secret(userToken(t, 3600e9))})
-	for _, secret := range []string{"N7UND0", "longpassword", publishable, legacyAnon} {
+	for _, secret := range []string{"N7UND0", "longpassword", publishable, legacyAnon, "\x1b"} {
 		if strings.Contains(show(r), secret) {
 			t.Errorf("the report holds %q:\n%s", secret, show(r))
+		}
+	}
+}
+
+// Each rule's number leads to a line of the documentation.
+func TestRulesAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rule := 1; rule <= 32; rule++ {
+		if !strings.Contains(string(text), fmt.Sprintf("| %d | ", rule)) {
+			t.Errorf("docs/doctor.md does not name rule %d", rule)
 		}
 	}
 }

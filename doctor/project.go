@@ -121,10 +121,10 @@ func (v *visit) judgeSetting(s setting) *Finding {
 	case isSecretKey(s.value) && slices.ContainsFunc(published, func(p string) bool { return strings.HasPrefix(s.name, p) }):
 		f = fail(CodeSecretInBrowser, "%s in %s holds a secret key, and its name puts it into every page", s.name, s.file).
 			remedy("Put the publishable key there, and make a new secret key: this one is public by now.")
-	case !strings.Contains(strings.ToUpper(s.name), "KEY") || s.value == string(v.cfg.Key) || s.value == string(v.cfg.LegacyKey):
+	case !strings.Contains(strings.ToUpper(s.name), "KEY"):
 		return nil
-	case kindOf(s.value) != kindOf(string(v.cfg.Key)):
-		return nil // a key of another kind may be right as well
+	case !v.isOther(s.value):
+		return nil
 	case v.socketOK:
 		f = fail(CodeEnvDiffers, "%s in %s is another key than the one that works", s.name, s.file).
 			evidence("%s has %s, the key that works is %s", s.file, sluice.RedactKey(s.value), sluice.RedactKey(string(v.cfg.Key))).
@@ -135,6 +135,17 @@ func (v *visit) judgeSetting(s setting) *Finding {
 			remedy("Visit with the app's own key, or put the project's key into %s.", s.file)
 	}
 	return &f
+}
+
+// isOther reports whether a key differs from the project's key of its kind. A
+// key of a kind that is not known here may be right.
+func (v *visit) isOther(key string) bool {
+	for _, known := range []sluice.Secret{v.cfg.Key, v.cfg.LegacyKey} {
+		if known != "" && kindOf(key) == kindOf(string(known)) {
+			return key != string(known)
+		}
+	}
+	return false
 }
 
 func (v *visit) judgeEnvURL(s setting, u *url.URL) *Finding {

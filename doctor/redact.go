@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/sluice-dev/sluice"
 )
@@ -56,7 +57,14 @@ func (r *redactor) text(s string) string {
 	s = strings.NewReplacer(r.values...).Replace(s)
 	s = jwtForm.ReplaceAllString(s, "jwt…")
 	s = keyForm.ReplaceAllStringFunc(s, sluice.RedactKey)
-	return urlForm.ReplaceAllString(s, "://…@")
+	s = urlForm.ReplaceAllString(s, "://…@")
+	// A server's text must not steer the terminal.
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, s)
 }
 
 func (r *redactor) finding(f Finding) Finding {

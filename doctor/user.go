@@ -62,7 +62,10 @@ func (v *visit) checkToken(ctx context.Context) []Finding {
 	switch {
 	case !isJWT:
 		return []Finding{fail(sluice.CodeMalformedJWT, "The user's token is not a JWT")}
-	case j.Exp != 0 && !j.expires().After(now):
+	case j.Role == "" || j.Exp == 0:
+		return []Finding{fail(sluice.CodeInvalidJWTToken, "The user's token lacks role or exp, both of which Realtime requires").
+			remedy("Send the session's access_token, or mint tokens with both claims.")}
+	case !j.expires().After(now):
 		return []Finding{fail(sluice.CodeInvalidJWTToken, "The user's token has expired %s ago", now.Sub(j.expires()).Round(time.Second)).
 			evidence("exp is %s, now is %s", j.expires().UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
 			remedy("The session is not refreshed: keep autoRefreshToken on, call supabase.auth.startAutoRefresh() when the app comes to the front, and upgrade supabase-js; realtime gets the new token by itself then.")}
