@@ -68,7 +68,7 @@ In a project's folder, with or without supabase/config.toml:
 	root.SetErr(stderr)
 	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
 	root.PersistentFlags().Bool("debug", false, "log every connection and request")
-	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr))
+	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDoctor(stdout, stderr), newCSP(stdout, stderr))
 	return root
 }
 
