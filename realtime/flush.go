@@ -1,9 +1,6 @@
 package realtime
 
-import (
-	"runtime"
-	"sync"
-)
+import "sync"
 
 // flusher writes to the sockets for which something waits, with a few goroutines
 // for all of them, which exist only while there is work. Measured against a
@@ -12,6 +9,8 @@ import (
 // system calls to look after and not thousands. Its writes do not block: what a
 // socket does not take at once is left to a goroutine of its own.
 type flusher struct {
+	max int // goroutines; fixed after New
+
 	mu      sync.Mutex
 	waiting []*conn // each at most once: conn.busy
 	head    int
@@ -23,7 +22,7 @@ type flusher struct {
 func (f *flusher) add(c *conn) {
 	f.mu.Lock()
 	f.waiting = append(f.waiting, c)
-	start := f.running < runtime.GOMAXPROCS(0)
+	start := f.running < f.max
 	if start {
 		f.running++
 		f.all.Add(1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	s.flusher.max = runtime.GOMAXPROCS(0)
 	s.limits = newLimits(&s.cfg)
 	s.metrics.limits = s.limits
 	s.hub = newHub(cfg.Bus, &s.metrics, s.limits)
