@@ -20,7 +20,9 @@ type channel struct {
 	joinRef     phoenix.Ref
 	ack         bool
 	self        bool
-	presenceKey string // empty until the server has to choose one
+	presenceKey string  // empty until the server has to choose one
+	replay      *replay // nil without a replay
+	wantsReady  bool    // asked for replication_ready
 
 	// guarded by conn.handleMu
 	claims     sluice.Claims
@@ -33,10 +35,12 @@ type channel struct {
 	calls      int   // presence pushes within the window
 	windowEnd  int64 // server time
 	work       *work
-	changes    *changes // nil without postgres_changes
+	stopReady  context.CancelFunc // ends awaitReady; nil when it never ran
+	changes    *changes           // nil without postgres_changes
 
 	// guarded by the topic's mu
 	index   int   // place among the topic's subscribers, -1 when not subscribed
+	held    bool  // its join reply is not out
 	muted   bool  // receives nothing
 	tracked *meta // nil when not tracked
 }
@@ -101,11 +105,14 @@ func (ch *channel) terminate() {
 	if ch.work != nil {
 		ch.work.cancel()
 	}
+	if ch.stopReady != nil {
+		ch.stopReady()
+	}
 	if ch.joined {
 		ch.joined = false
 		ch.conn.srv.metrics.Channels.Add(-1)
-		ch.conn.srv.hub.unsubscribe(ch)
 	}
+	ch.conn.srv.hub.unsubscribe(ch) // a channel may be held before it is joined
 	ch.closeChanges()
 }
 

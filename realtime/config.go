@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
 )
 
 // Verifier checks access tokens; *token.Keyring does.
@@ -23,6 +24,14 @@ type Bus interface {
 	// messages of one caller arrive everywhere in the order of the calls. It
 	// must not keep b's memory.
 	PublishBroadcast(ctx context.Context, b *sluice.Broadcast) error
+}
+
+// Stream tells whether rows of realtime.messages are being read; *wal.Reader
+// does.
+type Stream interface {
+	// Live returns nil once what is committed from now on will be delivered, at
+	// once also when ctx has ended; else it waits for that until ctx ends.
+	Live(ctx context.Context) error
 }
 
 // TokenExpiry says what happens to a channel whose access token expires.
@@ -48,6 +57,12 @@ type Config struct {
 	// Feed delivers Postgres Changes. Without it, joins that ask for them are
 	// answered UnableToConnectToProject.
 	Feed sluice.ChangeFeed
+	// Stream is asked for channels that want to be told when Broadcast from
+	// Database is up (replication_ready). Without it, it never is.
+	Stream Stream
+	// Admin is the system's pool; replays are read on it. Without it, joins that
+	// ask for one are refused.
+	Admin *pg.Pool
 	// Explain adds the remedy to every reason, and tells a channel about
 	// subscriptions that can never receive anything.
 	Explain bool
@@ -91,6 +106,11 @@ type Config struct {
 	// JoinTimeout bounds the slow part of a join; stock clients give up after
 	// 10 s. Default 8 s.
 	JoinTimeout time.Duration
+	// ReplayTimeout bounds the reading of one replay. Default 5 s.
+	ReplayTimeout time.Duration
+	// ReadyTimeout is how long a channel waits for replication_ready before it
+	// is closed. Default 60 s.
+	ReadyTimeout time.Duration
 	// CloseTimeout bounds the goodbye: writing the close frame, and again
 	// waiting for the peer. Default 2 s.
 	CloseTimeout time.Duration
@@ -138,6 +158,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.IdleTimeout, 60*time.Second)
 	setDefault(&cfg.WriteTimeout, 15*time.Second)
 	setDefault(&cfg.JoinTimeout, 8*time.Second)
+	setDefault(&cfg.ReplayTimeout, 5*time.Second)
+	setDefault(&cfg.ReadyTimeout, time.Minute)
 	setDefault(&cfg.CloseTimeout, 2*time.Second)
 	for name, n := range map[string]int64{
 		"MaxConns": int64(cfg.MaxConns), "MaxChannels": int64(cfg.MaxChannels), "MaxChanges": int64(cfg.MaxChanges),
@@ -146,6 +168,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		"PresenceWindow": int64(cfg.PresenceWindow), "QueueBytes": int64(cfg.QueueBytes), "QueueFrames": int64(cfg.QueueFrames),
 		"HeldBytes": int64(cfg.HeldBytes), "HeldFrames": int64(cfg.HeldFrames), "IdleTimeout": int64(cfg.IdleTimeout),
 		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
+		"ReplayTimeout": int64(cfg.ReplayTimeout), "ReadyTimeout": int64(cfg.ReadyTimeout),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))

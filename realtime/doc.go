@@ -9,7 +9,8 @@
 //
 // The way of a frame: accept.go takes the socket, conn.go reads it, dispatch.go
 // switches on the event, join.go, broadcast.go, presence.go and token.go act,
-// hub.go reaches the other channels, conn.go writes. Locks nest in one order:
+// hub.go reaches the other channels, conn.go writes. Rows of realtime.messages
+// come in by database.go and leave the same way; replay.go reads older ones. Locks nest in one order:
 //
-//	conn.handleMu → shard.mu → topic.mu → channel.changeMu → conn.mu
+//	conn.handleMu → shard.mu → topic.mu → replay.mu, changes.mu → conn.mu
 package realtime

@@ -27,3 +27,12 @@ func (s *Server) Topics() (n int) {
 	}
 	return n
 }
+
+// OpenPrivate lets everybody join private channels.
+func (s *Server) OpenPrivate() { s.openPrivate = true }
+
+// RowBroadcast is the broadcast that a row of realtime.messages makes.
+func RowBroadcast(r *sluice.Relation, row []sluice.Value, maxPayload int) (sluice.Broadcast, string) {
+	p := placesOf(r)
+	return p.broadcast(row, maxPayload)
+}

@@ -92,6 +92,7 @@ type fieldErrors map[string][]string
 // batchMessage is a valid message of a batch.
 type batchMessage struct {
 	topic   sluice.Topic
+	id      string // chosen by the sender, may be empty
 	payload []byte // the whole object that subscribers receive
 }
 
@@ -126,7 +127,7 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 			s.log.Info("private broadcast skipped", sluice.LogTopic, m.topic.Name, sluice.LogCode, sluice.CodeUnauthorized)
 			continue
 		}
-		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload}
+		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload, ID: m.id}
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, m.topic.Name, sluice.LogError, err)
 			writeJSON(w, http.StatusInternalServerError, message("RPC error"))
@@ -190,6 +191,7 @@ func (s *Server) parseBatchMessage(fields map[string]json.RawMessage) (batchMess
 	}
 	m := batchMessage{topic: sluice.Topic{Name: text("topic", true)}}
 	event, id := text("event", true), text("id", false)
+	m.id = id
 	switch raw := fields["private"]; string(raw) {
 	case "", "null", "false", `"false"`, `"0"`:
 	case "true", `"true"`, `"1"`:

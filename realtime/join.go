@@ -10,8 +10,9 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-// join opens a channel: checks first, then, when the change feed has to be
-// asked, a slow step during which the channel's messages wait, then the reply.
+// join opens a channel: checks first, then, when rows have to be read for a replay
+// or the change feed has to be asked, a slow step during which the channel's
+// messages wait, then the reply.
 // old is the channel that the socket has on the topic already; it ends before
 // the new one begins, even if that fails, and its phx_close follows the reply.
 func (c *conn) join(old *channel, m *phoenix.Message) {
@@ -36,26 +37,39 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 		return
 	}
 	c.channels = append(c.channels, ch)
-	if ch.changes == nil {
+	if ch.changes == nil && ch.replay == nil {
 		ch.accept(m.Ref, replaced, nil)
 		return
 	}
 	var live subscribed
+	var refusal *sluice.Refusal
 	claims, ref := ch.claims, m.Ref
 	ch.start(func(ctx context.Context) {
-		live = ch.subscribe(ctx, claims)
-	}, func() {
-		ch.changes.sub = live.sub
-		if live.err != nil {
-			var se *sluice.SubscribeError
-			if !errors.As(live.err, &se) {
-				c.drop(ch)
-				ch.refuseJoin(ref, asRefusal(live.err), replaced)
-				return
-			}
+		if ch.replay != nil {
+			refusal = ch.load(ctx)
 		}
-		ch.accept(ref, replaced, &live)
-	}, live.close)
+		if ch.changes != nil && refusal == nil {
+			live = ch.subscribe(ctx, claims)
+		}
+	}, func() {
+		var se *sluice.SubscribeError
+		if live.err != nil && !errors.As(live.err, &se) {
+			refusal = asRefusal(live.err)
+		}
+		switch {
+		case refusal != nil:
+			c.drop(ch)
+			ch.refuseJoin(ref, refusal, replaced)
+		case ch.changes == nil:
+			ch.accept(ref, replaced, nil)
+		default:
+			ch.changes.sub = live.sub
+			ch.accept(ref, replaced, &live)
+		}
+	}, func() {
+		live.close()
+		c.srv.hub.unsubscribe(ch)
+	})
 }
 
 // prepare makes the checks of a join in their order and reads its payload.
@@ -96,7 +110,8 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 	if refusal := ch.mayRead(); refusal != nil {
 		return refusal
 	}
-	ch.ack, ch.self = j.Ack, j.Self
+	ch.prepareReplay(j)
+	ch.ack, ch.self, ch.wantsReady = j.Ack, j.Self, j.ReplicationReady
 	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled
 	if j.Legacy {
 		j.Changes = []json.RawMessage{phoenix.LegacyChanges(ch.key.Name)}
@@ -108,19 +123,24 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 const maxTopic = 4096
 
 // accept subscribes the channel to its topic and says so. The reply comes first,
-// then the state of the change feed and of presence, and only then anything
-// that was sent meanwhile.
+// then what is replayed, the state of the change feed and of presence, and only
+// then anything that was sent meanwhile.
 func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscribed) {
 	c := ch.conn
 	ch.joined = true
 	c.srv.metrics.Channels.Add(1)
+	ready := ch.wantsReady && c.srv.streaming()
 	c.srv.hub.subscribe(ch, func(t *topic) {
 		ch.reply(ref, phoenix.StatusOK, ch.joinResponse())
 		if replaced != nil {
 			ch.sendClose(*replaced)
 		}
+		ch.sendReplay()
 		if live != nil {
 			ch.announceChanges(live.notices, live.err)
+		}
+		if ready {
+			ch.system(extSystem, phoenix.StatusOK, textReady)
 		}
 		if ch.presenceOn {
 			ch.sendState(t)
@@ -129,6 +149,9 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 	if live != nil {
 		ch.releaseChanges()
 		ch.logChanges(live.notices, live.err)
+	}
+	if ch.wantsReady && !ready {
+		ch.awaitReady()
 	}
 	c.rearm()
 }

@@ -18,6 +18,8 @@ type Metrics struct {
 	Writes      atomic.Int64 // writes to sockets; FramesOut/Writes is how many frames share one
 	Broadcasts  atomic.Int64
 	Changes     atomic.Int64 // change deliveries
+	Rows        atomic.Int64 // rows of realtime.messages that were broadcast
+	Replayed    atomic.Int64 // rows that were replayed to a channel
 	Panics      atomic.Int64
 
 	ClosedIdle     atomic.Int64
@@ -30,5 +32,8 @@ type Metrics struct {
 	DroppedUnencodable atomic.Int64 // deliveries that have no form in the receiver's version
 	DroppedMuted       atomic.Int64 // writes and deliveries of channels with an expired token
 	DroppedUnknown     atomic.Int64 // events without a meaning
+	DroppedRows        atomic.Int64 // rows of realtime.messages that cannot be broadcast
+	DroppedStale       atomic.Int64 // rows of realtime.messages that were left to replay after a downtime
+	DroppedReplayed    atomic.Int64 // deliveries of rows that the channel had by replay
 	DroppedChanges     atomic.Int64 // changes that could not wait for a join reply; the channel fails
 }

@@ -153,7 +153,7 @@ func (h *Hub) sendDiff(t *topic, name string, joined, left *meta, previous strin
 		return phoenix.AppendMessage(dst, v, "", "", name, phoenix.EventPresenceDiff, payload), false, nil
 	}, len(payload)+len(name)+64)
 	for _, ch := range t.subs {
-		if !ch.muted {
+		if !ch.muted && !ch.held {
 			ch.conn.send(f.of(ch.conn.vsn))
 		}
 	}

@@ -25,11 +25,14 @@ type Server struct {
 	started time.Time
 	ctx     context.Context // ends with the server; slow steps of channels run under it
 	cancel  context.CancelCauseFunc
+	// openPrivate lets everybody join private channels; tests alone set it.
+	openPrivate bool
 
 	metrics     Metrics
 	nextConn    atomic.Int64
 	nextChannel atomic.Uint64
 	stopping    atomic.Bool
+	rowLog      rowLog
 
 	// guarded by mu
 	mu     sync.Mutex

@@ -67,16 +67,20 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	var rt *realtime.Server
 	bus := cluster.NewLocal(cluster.Handlers{
 		Broadcast: func(b *sluice.Broadcast) { rt.Deliver(b) },
+		Messages:  func(b sluice.ChangeBatch) { rt.DeliverRows(b) },
 		Changes:   func(ctx context.Context, b sluice.ChangeBatch) error { return feed.Handle(ctx, b) },
 	})
-	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Logger: cfg.log})
+	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Messages: bus.PublishMessages, Logger: cfg.log})
 	if err != nil {
 		return err
 	}
 	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Logger: cfg.log}); err != nil {
 		return err
 	}
-	if rt, err = realtime.New(realtime.Config{Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Explain: cfg.explain}); err != nil {
+	rt, err = realtime.New(realtime.Config{
+		Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Stream: reader, Admin: admin, Explain: cfg.explain,
+	})
+	if err != nil {
 		return err
 	}
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
@@ -147,21 +151,25 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 	}
 }
 
-// partitionsEvery is how often the daily partitions of realtime.messages are
-// made ahead of need and dropped after it.
-const partitionsEvery = time.Hour
+// How often the daily partitions of realtime.messages are made ahead of need and
+// dropped after it: the first time before anybody can connect, and again soon
+// when that failed (a lock that a user's transaction holds).
+const (
+	partitionsEvery = time.Hour
+	partitionsAgain = time.Minute
+)
 
 func keepPartitions(ctx context.Context, admin *pg.Pool, log *slog.Logger) error {
-	tick := time.NewTicker(partitionsEvery)
-	defer tick.Stop()
 	for {
-		if _, err := admin.Exec(ctx, "select sluice.make_message_partitions(), sluice.drop_message_partitions()"); err != nil && ctx.Err() == nil {
+		wait := partitionsEvery
+		if err := pg.Maintain(ctx, admin); err != nil && ctx.Err() == nil {
 			log.Warn("keep partitions of realtime.messages", sluice.LogError, err)
+			wait = partitionsAgain
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }
