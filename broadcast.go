@@ -35,6 +35,10 @@ type Broadcast struct {
 	Payload []byte
 	// Meta is a JSON object's text, or empty; unused for BroadcastObject.
 	Meta []byte
+	// ID is what meta.id says: the id of the row of realtime.messages, or one
+	// that an HTTP sender chose; mostly empty. A channel that had the row by
+	// replay does not get it again.
+	ID string
 	// Sender is the channel that gets no copy, 0 when everybody does. It is a
 	// number of the publishing node and does not cross to other nodes.
 	Sender uint64

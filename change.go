@@ -96,6 +96,7 @@ type Change struct {
 type ChangeBatch struct {
 	Commit     LSN       // of the transaction's commit record
 	CommitTime time.Time // UTC
+	Sent       time.Time // UTC, when the database sent it, by its own clock
 	XID        uint64    // full transaction id, epoch included
 	First      int       // index of Changes[0] in the transaction
 	Last       bool      // the transaction ends with this batch

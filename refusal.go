@@ -107,6 +107,7 @@ const (
 	CodeLackOfConnections  Code = "DatabaseLackOfConnections"
 	CodeUnknownOnChannel   Code = "UnknownErrorOnChannel"
 	CodeSlowReader         Code = "SlowReader"
+	CodeUnableToReplay     Code = "UnableToReplayMessages"
 
 	// subscriptions that can never receive anything
 	CodeTableNotPublished  Code = "TableNotPublished"
@@ -306,6 +307,11 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusServiceUnavailable,
 		Text:   "The connection did not read fast enough and its queue is full",
 		Remedy: "The client reconnects by itself; subscribe to less, or do less work in the message callback.",
+	},
+	CodeUnableToReplay: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "Realtime was unable to replay messages",
+		Remedy: "The client joins again by itself; the log has the cause.",
 	},
 
 	CodeTableNotPublished: {

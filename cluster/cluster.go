@@ -15,6 +15,9 @@ import (
 type Handlers struct {
 	// Broadcast delivers to the node's sockets.
 	Broadcast func(b *sluice.Broadcast)
+	// Messages delivers rows inserted into realtime.messages (Broadcast from
+	// Database) to the node's sockets. It must not block, nor wait for Changes.
+	Messages func(b sluice.ChangeBatch)
 	// Changes takes a batch of the log. It may block, which holds the stream
 	// up, until ctx ends.
 	Changes func(ctx context.Context, b sluice.ChangeBatch) error
@@ -30,6 +33,17 @@ func NewLocal(h Handlers) *Local { return &Local{h} }
 func (l *Local) PublishBroadcast(_ context.Context, b *sluice.Broadcast) error {
 	if l.handlers.Broadcast != nil {
 		l.handlers.Broadcast(b)
+	}
+	return nil
+}
+
+// PublishMessages delivers rows of realtime.messages on this node before it
+// returns. They cross in batches as bounded as those of changes, but on a way of
+// their own, so that a node that is behind with changes is not behind with them.
+// Batches of one caller arrive everywhere in the order of the calls.
+func (l *Local) PublishMessages(_ context.Context, b sluice.ChangeBatch) error {
+	if l.handlers.Messages != nil {
+		l.handlers.Messages(b)
 	}
 	return nil
 }

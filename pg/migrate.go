@@ -54,18 +54,33 @@ func Migrate(ctx context.Context, url sluice.Secret, log *slog.Logger) error {
 	if err := set.apply(ctx, conn, log); err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "select sluice.make_message_partitions()")
+	_, err = conn.Exec(ctx, makePartitionsSQL)
+	if SQLState(err) == lockNotAvailable {
+		// A user's transaction holds realtime.messages. It could insert, so there
+		// is a partition for today; Maintain makes the next ones.
+		log.Warn("partitions of realtime.messages are made later", sluice.LogError, err)
+		return nil
+	}
 	return Wrap(err, "make partitions of realtime.messages")
 }
+
+const (
+	makePartitionsSQL = "select sluice.make_message_partitions()"
+	dropPartitionsSQL = "select sluice.drop_message_partitions()"
+	lockNotAvailable  = "55P03"
+)
 
 // Maintain does what a running server owes the database now and then, at least
 // once a day: it makes the partitions of realtime.messages for yesterday to
 // three days ahead and drops those of days before the last 72 hours. p logs in
-// as the role that ran Migrate.
+// as the role that ran Migrate. It waits for a lock no longer than two seconds;
+// after an error it is called again soon.
 func Maintain(ctx context.Context, p *Pool) error {
-	var made, dropped int
-	err := p.QueryRow(ctx, "select sluice.make_message_partitions(), sluice.drop_message_partitions()").Scan(&made, &dropped)
-	return Wrap(err, "maintain partitions of realtime.messages")
+	if _, err := p.Exec(ctx, makePartitionsSQL); err != nil {
+		return Wrap(err, "make partitions of realtime.messages")
+	}
+	_, err := p.Exec(ctx, dropPartitionsSQL)
+	return Wrap(err, "drop partitions of realtime.messages")
 }
 
 // A migration is one embedded file.

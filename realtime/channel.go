@@ -21,8 +21,10 @@ type channel struct {
 	joinRef     phoenix.Ref
 	ack         bool
 	self        bool
-	presenceKey string // empty until the server has to choose one
-	undecided   bool   // the join carried no token; see conn.sendBack
+	presenceKey string  // empty until the server has to choose one
+	undecided   bool    // the join carried no token; see conn.sendBack
+	replay      *replay // nil without a replay
+	wantsReady  bool    // asked for replication_ready
 
 	// guarded by conn.handleMu
 	claims     sluice.Claims
@@ -35,14 +37,16 @@ type channel struct {
 	calls      int   // presence pushes within the window
 	windowEnd  int64 // server time
 	work       *work
-	changes    *changes // nil without postgres_changes
-	rights     rights   // of a private channel
-	askAgain   int64    // server time before which no write is asked about
+	stopReady  context.CancelFunc // ends awaitReady; nil when it never ran
+	changes    *changes           // nil without postgres_changes
+	rights     rights             // of a private channel
+	askAgain   int64              // server time before which no write is asked about
 
 	condemned atomic.Bool // over the limit on events: receives nothing more
 
 	// guarded by the topic's mu
 	index   int   // place among the topic's subscribers, -1 when not subscribed
+	held    bool  // its join reply is not out
 	muted   bool  // receives nothing
 	deaf    bool  // private, may not read broadcasts
 	blind   bool  // private, may not read presence
@@ -112,11 +116,14 @@ func (ch *channel) terminate() {
 	if ch.work != nil {
 		ch.work.cancel()
 	}
+	if ch.stopReady != nil {
+		ch.stopReady()
+	}
 	if ch.joined {
 		ch.joined = false
 		ch.conn.srv.metrics.Channels.Add(-1)
-		ch.conn.srv.hub.unsubscribe(ch)
 	}
+	ch.conn.srv.hub.unsubscribe(ch) // a channel may be held before it is joined
 	ch.closeChanges()
 }
 

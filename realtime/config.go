@@ -27,6 +27,14 @@ type Bus interface {
 	PublishBroadcast(ctx context.Context, b *sluice.Broadcast) error
 }
 
+// Stream tells whether rows of realtime.messages are being read; *wal.Reader
+// does.
+type Stream interface {
+	// Live returns nil once what is committed from now on will be delivered, at
+	// once also when ctx has ended; else it waits for that until ctx ends.
+	Live(ctx context.Context) error
+}
+
 // TokenExpiry says what happens to a channel whose access token expires.
 type TokenExpiry string
 
@@ -55,14 +63,18 @@ type Config struct {
 	// has connections. Without it, joins of private channels are answered
 	// UnableToConnectToProject.
 	Users *pg.Pool
-	// Admin makes the partition of realtime.messages for today when it is
-	// missing. Without it the check answers MissingPartition.
+	// Admin is the system's pool: it reads replays, and makes the partition of
+	// realtime.messages for today when a check finds none. Without it, joins that
+	// ask for a replay are refused, and such a check answers MissingPartition.
 	Admin *pg.Pool
 	// PrivateOnly refuses public channels. HTTP broadcasts are not concerned.
 	PrivateOnly bool
 	// MetricsPage is served at /metrics to who holds a secret key. Without it
 	// nobody gets one.
 	MetricsPage http.Handler
+	// Stream is asked for channels that want to be told when Broadcast from
+	// Database is up (replication_ready). Without it, it never is.
+	Stream Stream
 	// Explain adds the remedy to every reason, and tells a channel about
 	// subscriptions that can never receive anything.
 	Explain bool
@@ -138,6 +150,11 @@ type Config struct {
 	// JoinTimeout bounds the slow part of a join; stock clients give up after
 	// 10 s. Default 8 s.
 	JoinTimeout time.Duration
+	// ReplayTimeout bounds the reading of one replay. Default 5 s.
+	ReplayTimeout time.Duration
+	// ReadyTimeout is how long a channel waits for replication_ready before it
+	// is closed. Default 60 s.
+	ReadyTimeout time.Duration
 	// CloseTimeout bounds the goodbye: writing the close frame, and again
 	// waiting for the peer. Default 2 s.
 	CloseTimeout time.Duration
@@ -187,6 +204,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	setDefault(&cfg.WriteTimeout, 15*time.Second)
 	setDefault(&cfg.JoinTimeout, 8*time.Second)
 	setDefault(&cfg.NoChannelTimeout, 10*time.Minute)
+	setDefault(&cfg.ReplayTimeout, 5*time.Second)
+	setDefault(&cfg.ReadyTimeout, time.Minute)
 	setDefault(&cfg.CloseTimeout, 2*time.Second)
 	for name, n := range map[string]int64{
 		"MaxConns": int64(cfg.MaxConns), "MaxChannels": int64(cfg.MaxChannels), "MaxChanges": int64(cfg.MaxChanges),
@@ -195,6 +214,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		"MaxPolicyChecks": int64(cfg.MaxPolicyChecks), "PolicyTimeout": int64(cfg.PolicyTimeout),
 		"HeldBytes": int64(cfg.HeldBytes), "HeldFrames": int64(cfg.HeldFrames), "IdleTimeout": int64(cfg.IdleTimeout),
 		"WriteTimeout": int64(cfg.WriteTimeout), "JoinTimeout": int64(cfg.JoinTimeout), "NoChannelTimeout": int64(cfg.NoChannelTimeout), "CloseTimeout": int64(cfg.CloseTimeout),
+		"ReplayTimeout": int64(cfg.ReplayTimeout), "ReadyTimeout": int64(cfg.ReadyTimeout),
 	} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))

@@ -10,11 +10,12 @@
 // The way of a frame: accept.go takes the socket, conn.go reads it, dispatch.go
 // switches on the event, join.go, broadcast.go, presence.go and token.go act,
 // private.go and policy.go ask what is allowed on a private topic, hub.go reaches
-// the other channels, flush.go writes. limits.go and meter.go count and bound. On
-// Linux an idle socket is only an entry in poll_linux.go's epoll. Locks nest in
-// one order:
+// the other channels, flush.go writes. Rows of realtime.messages come in by
+// database.go and leave the same way; replay.go reads older ones. limits.go and
+// meter.go count and bound. On Linux an idle socket is only an entry in
+// poll_linux.go's epoll. Locks nest in one order:
 //
-//	conn.handleMu → shard.mu → topic.mu → changes.mu → conn.mu
+//	conn.handleMu → shard.mu → topic.mu → replay.mu, changes.mu → conn.mu
 //
 // Server.mu, flusher.mu, limits.mu and poller.mu are taken last, and nothing
 // under them.

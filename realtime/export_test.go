@@ -35,3 +35,9 @@ func (s *Server) Rights(ctx context.Context, claims sluice.Claims, topic string,
 	a := s.policies.ask(ctx, &probe{claims: claims, topic: topic, write: write, of: []extension{broadcasts, presences}})
 	return a.allowed, a.err
 }
+
+// RowBroadcast is the broadcast that a row of realtime.messages makes.
+func RowBroadcast(r *sluice.Relation, row []sluice.Value, maxPayload int) (sluice.Broadcast, string) {
+	p := placesOf(r)
+	return p.broadcast(row, maxPayload)
+}

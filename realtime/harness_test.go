@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/cluster"
 	"github.com/sluice-dev/sluice/internal/leak"
+	"github.com/sluice-dev/sluice/internal/pgtest"
 	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		benchMain(order)
 		return
 	}
-	leak.Main(m)
+	leak.Main(m, pgtest.Stop)
 }
 
 // jwt makes a token that fakeTokens accepts.
@@ -89,6 +90,7 @@ var anon = sluice.Identity{
 type world struct {
 	t    testing.TB
 	srv  *realtime.Server
+	bus  *cluster.Local
 	logs *logBuffer
 	feed *fakeFeed
 	wg   sync.WaitGroup
@@ -117,11 +119,15 @@ func (l *logBuffer) count(s string) int {
 func newWorld(t testing.TB, change ...func(*realtime.Config)) *world {
 	t.Helper()
 	w := &world{t: t, logs: &logBuffer{}, feed: &fakeFeed{}}
+	w.bus = cluster.NewLocal(cluster.Handlers{
+		Broadcast: func(b *sluice.Broadcast) { w.srv.Deliver(b) },
+		Messages:  func(b sluice.ChangeBatch) { w.srv.DeliverRows(b) },
+	})
 	cfg := realtime.Config{
 		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Tokens: fakeTokens{},
 		Feed:   w.feed,
-		Bus:    cluster.NewLocal(cluster.Handlers{Broadcast: func(b *sluice.Broadcast) { w.srv.Deliver(b) }}),
+		Bus:    w.bus,
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -93,6 +93,7 @@ type fieldErrors map[string][]string
 // batchMessage is a valid message of a batch.
 type batchMessage struct {
 	topic   sluice.Topic
+	id      string // chosen by the sender, may be empty
 	payload []byte // the whole object that subscribers receive
 }
 
@@ -127,7 +128,7 @@ func (s *Server) broadcastBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, m := range s.permitted(r, claims, messages) {
 		s.limits.events.add(1)
-		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload}
+		b := sluice.Broadcast{Topic: m.topic, Form: sluice.BroadcastObject, Payload: m.payload, ID: m.id}
 		if err := s.hub.Publish(r.Context(), &b); err != nil {
 			s.log.Warn("publish broadcast", sluice.LogTopic, m.topic.Name, sluice.LogError, err)
 			writeJSON(w, http.StatusInternalServerError, message("RPC error"))
@@ -191,6 +192,7 @@ func (s *Server) parseBatchMessage(fields map[string]json.RawMessage) (batchMess
 	}
 	m := batchMessage{topic: sluice.Topic{Name: text("topic", true)}}
 	event, id := text("event", true), text("id", false)
+	m.id = id
 	switch raw := fields["private"]; string(raw) {
 	case "", "null", "false", `"false"`, `"0"`:
 	case "true", `"true"`, `"1"`:

@@ -57,6 +57,20 @@ func (h *Hub) shard(key sluice.Topic) *shard {
 // subscribe adds ch to its topic and calls first before anything else can reach
 // ch: the join reply and the presence state, which is true at that moment.
 func (h *Hub) subscribe(ch *channel, first func(t *topic)) {
+	h.add(ch, func(t *topic) {
+		ch.held = false
+		first(t)
+	})
+}
+
+// hold adds ch to its topic ahead of subscribe: broadcasts wait in its replay,
+// presence passes it by.
+func (h *Hub) hold(ch *channel) {
+	h.add(ch, func(*topic) { ch.held = true })
+}
+
+// add puts ch on its topic, unless it is there, and calls fn with that locked.
+func (h *Hub) add(ch *channel, fn func(t *topic)) {
 	s := h.shard(ch.key)
 	s.mu.Lock()
 	t := s.topics[ch.key]
@@ -67,9 +81,11 @@ func (h *Hub) subscribe(ch *channel, first func(t *topic)) {
 	t.mu.Lock()
 	s.mu.Unlock()
 	defer t.mu.Unlock()
-	ch.index = len(t.subs)
-	t.subs = append(t.subs, ch)
-	first(t)
+	if ch.index < 0 {
+		ch.index = len(t.subs)
+		t.subs = append(t.subs, ch)
+	}
+	fn(t)
 }
 
 // unsubscribe takes ch off its topic; its presence leaves. Nothing reaches ch
@@ -151,7 +167,7 @@ func (h *Hub) Deliver(b *sluice.Broadcast) {
 			h.metrics.DroppedMuted.Add(1)
 		default:
 			if frame := f.to(ch.conn); frame != nil {
-				ch.conn.send(frame)
+				ch.deliver(b.ID, frame)
 				delivered++
 				if over {
 					h.limits.condemn(ch)

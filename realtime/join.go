@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
-// join opens a channel: checks first, then, when the change feed has to be
-// asked, a slow step during which the channel's messages wait, then the reply.
+// join opens a channel: checks first, then, when rows have to be read for a replay
+// or the change feed has to be asked, a slow step during which the channel's
+// messages wait, then the reply.
 // old is the channel that the socket has on the topic already; it ends before
 // the new one begins, even if that fails, and its phx_close follows the reply.
 func (c *conn) join(old *channel, m *phoenix.Message) {
@@ -47,56 +48,65 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 	if len(c.channels) == c.srv.cfg.MaxChannels {
 		c.srv.log.Warn("last channel of the socket taken", append(c.logAttrs(ch), sluice.LogCode, sluice.CodeTooManyChannels)...)
 	}
-	if ch.changes == nil && !ch.key.Private {
+	if ch.changes == nil && ch.replay == nil && !ch.key.Private {
 		ch.accept(m.Ref, replaced, nil)
 		return
 	}
-	var mayRead answer
+	var refusal *sluice.Refusal
 	var live subscribed
 	claims, ref, read := ch.claims, m.Ref, ch.readProbe()
 	ch.start(func(ctx context.Context) {
 		if ch.key.Private {
-			mayRead = c.srv.policies.ask(ctx, read)
-			if ch.refusal(mayRead) != nil {
-				return
-			}
+			refusal = ch.authorize(ctx, read)
 		}
-		if ch.changes != nil {
+		if refusal == nil && ch.replay != nil {
+			refusal = ch.load(ctx)
+		}
+		if refusal == nil && ch.changes != nil {
 			live = ch.subscribe(ctx, claims)
 		}
 	}, func() {
 		if ch.changes != nil {
 			ch.changes.sub = live.sub
 		}
-		if refusal := ch.judge(read, mayRead, &live); refusal != nil {
+		var se *sluice.SubscribeError
+		switch {
+		case refusal != nil:
+		case live.err != nil && !errors.As(live.err, &se):
+			refusal = asRefusal(live.err)
+		default:
+			refusal = c.sendBack(ch, live.notices)
+		}
+		switch {
+		case refusal != nil:
 			c.drop(ch)
 			ch.refuseJoin(ref, refusal, replaced)
-			return
-		}
-		if ch.changes == nil {
+		case ch.changes == nil:
 			ch.accept(ref, replaced, nil)
-			return
+		default:
+			ch.accept(ref, replaced, &live)
 		}
-		ch.accept(ref, replaced, &live)
-	}, live.close)
+	}, func() {
+		live.close()
+		c.srv.hub.unsubscribe(ch)
+	})
 }
 
-// judge decides about a join whose slow step is done.
-func (ch *channel) judge(read *probe, mayRead answer, live *subscribed) *sluice.Refusal {
-	if ch.key.Private {
-		if refusal := ch.refusal(mayRead); refusal != nil {
-			if mayRead.err != nil {
-				ch.logCheck("UnableToSetPolicies", mayRead.err)
-			}
-			return refusal
+// authorize asks what the channel may read, and takes the answer over before the
+// channel is on its topic. A replay needs the right to read broadcasts.
+func (ch *channel) authorize(ctx context.Context, read *probe) *sluice.Refusal {
+	a := ch.conn.srv.policies.ask(ctx, read)
+	if refusal := ch.refusal(a); refusal != nil {
+		if a.err != nil {
+			ch.logCheck("UnableToSetPolicies", a.err)
 		}
-		ch.setRead(read, mayRead)
+		return refusal
 	}
-	var se *sluice.SubscribeError
-	if live.err != nil && !errors.As(live.err, &se) {
-		return asRefusal(live.err)
+	ch.setRead(read, a)
+	if ch.replay != nil && ch.deaf {
+		return ch.noRead()
 	}
-	return ch.conn.sendBack(ch, live.notices)
+	return nil
 }
 
 // sendBack refuses a join that would be silent for want of a token, once for a
@@ -168,7 +178,8 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 	}
 	ch.setClaims(v)
 	ch.undecided = j.Undecided
-	ch.ack, ch.self = j.Ack, j.Self
+	ch.prepareReplay(j)
+	ch.ack, ch.self, ch.wantsReady = j.Ack, j.Self, j.ReplicationReady
 	ch.presenceKey, ch.presenceOn = j.PresenceKey, j.PresenceEnabled || c.srv.cfg.PresenceEnabled
 	if j.Legacy {
 		j.Changes = []json.RawMessage{phoenix.LegacyChanges(ch.key.Name)}
@@ -180,8 +191,8 @@ func (ch *channel) prepare(m *phoenix.Message) *sluice.Refusal {
 const maxTopic = 4096
 
 // accept subscribes the channel to its topic and says so. The reply comes first,
-// then the state of the change feed and of presence, and only then anything
-// that was sent meanwhile.
+// then what is replayed, the state of the change feed and of presence, and only
+// then anything that was sent meanwhile.
 func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscribed) {
 	c := ch.conn
 	ch.joined = true
@@ -191,13 +202,18 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 		c.srv.limits.users.Add(1)
 	}
 	full := ch.presenceOn && c.srv.limits.presence.exceeded()
+	ready := ch.wantsReady && c.srv.streaming()
 	c.srv.hub.subscribe(ch, func(t *topic) {
 		ch.reply(ref, phoenix.StatusOK, ch.joinResponse())
 		if replaced != nil {
 			ch.sendClose(*replaced)
 		}
+		ch.sendReplay()
 		if live != nil {
 			ch.announceChanges(live.notices, live.err)
+		}
+		if ready {
+			ch.system(extSystem, phoenix.StatusOK, textReady)
 		}
 		if ch.presenceOn && !full {
 			ch.sendState(t)
@@ -206,6 +222,9 @@ func (ch *channel) accept(ref phoenix.Ref, replaced *phoenix.Ref, live *subscrib
 	if live != nil {
 		ch.releaseChanges()
 		ch.logChanges(live.notices, live.err)
+	}
+	if ch.wantsReady && !ready {
+		ch.awaitReady()
 	}
 	c.rearm()
 	if full {

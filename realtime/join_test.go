@@ -138,10 +138,12 @@ func TestJoinLeniency(t *testing.T) {
 		if w.logs.count("InvalidJoinPayload") != 0 {
 			t.Error("flexible booleans are logged as invalid")
 		}
-		_, rest := c.joined("realtime:b", `{"config":{"broadcast":{"self":1,"ack":"test","replay":123},"presence":[],"private":null},"access_token":17}`)
+		_, rest := c.joined("realtime:b", `{"config":{"broadcast":{"self":1,"ack":"test"},"presence":[],"private":null},"access_token":17}`)
 		want(t, rest)
-		if w.logs.count("InvalidJoinPayload") != 1 {
-			t.Error("invalid parts are not logged once")
+		c.join("realtime:c", `{"config":{"broadcast":{"replay":123}}}`) // on a public channel, whatever its form
+		want(t, c.got(), refusedReply("UnableToReplayMessages: Replay is not allowed for public channels"))
+		if w.logs.count("InvalidJoinPayload") != 2 {
+			t.Error("invalid parts are not logged once for each join")
 		}
 		for _, text := range []string{
 			"private: unable to parse, expected boolean", "broadcast.self: unable to parse, expected boolean", "broadcast.ack: unable to parse, expected boolean",

@@ -28,6 +28,8 @@ type Metrics struct {
 	Delivered    atomic.Int64 // broadcasts put into a socket's queue
 	Changes      atomic.Int64 // change deliveries
 	HTTPRequests atomic.Int64 // to the project's routes
+	Rows         atomic.Int64 // rows of realtime.messages that were broadcast
+	Replayed     atomic.Int64 // rows that were replayed to a channel
 	Panics       atomic.Int64
 
 	PolicyChecks  atomic.Int64 // probes of private channels, and of HTTP broadcasts to them
@@ -48,6 +50,9 @@ type Metrics struct {
 	DroppedMuted       atomic.Int64 // writes and deliveries of channels with an expired token
 	DroppedDenied      atomic.Int64 // broadcasts to private topics that policies do not allow
 	DroppedUnknown     atomic.Int64 // events without a meaning
+	DroppedRows        atomic.Int64 // rows of realtime.messages that cannot be broadcast
+	DroppedStale       atomic.Int64 // rows of realtime.messages that were left to replay after a downtime
+	DroppedReplayed    atomic.Int64 // deliveries of rows that the channel had by replay
 	DroppedChanges     atomic.Int64 // changes that could not wait for a join reply; the channel fails
 	DroppedChangeRate  atomic.Int64 // changes over the limit on events; the channel is told
 
@@ -71,6 +76,7 @@ var (
 	descBroadcasts = desc("broadcasts_total", "Broadcasts sent to the bus from here.")
 	descDeliveries = desc("deliveries_total", "Messages queued for a channel, by kind.", "kind")
 	descRequests   = desc("http_requests_total", "HTTP requests to the project's routes.")
+	descRows       = desc("database_rows_total", "Rows of realtime.messages that were broadcast.")
 	descChecks     = desc("policy_checks_total", "Questions to the policies of private channels.")
 	descFlushes    = desc("policy_flushes_total", "Round trips that asked them; checks by flushes is how many share one.")
 	descPanics     = desc("panics_total", "Sockets ended by a bug.")
@@ -115,6 +121,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descBroadcasts, &m.Broadcasts)
 	counter(descDeliveries, &m.Delivered, "broadcast")
 	counter(descDeliveries, &m.Changes, "postgres_changes")
+	counter(descDeliveries, &m.Replayed, "replay")
+	counter(descRows, &m.Rows)
 	counter(descRequests, &m.HTTPRequests)
 	counter(descPanics, &m.Panics)
 	counter(descChecks, &m.PolicyChecks)
@@ -135,6 +143,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descDropped, &m.DroppedMuted, "token_expired")
 	counter(descDropped, &m.DroppedDenied, "not_allowed")
 	counter(descDropped, &m.DroppedUnknown, "unknown_event")
+	counter(descDropped, &m.DroppedRows, "database_row")
+	counter(descDropped, &m.DroppedStale, "database_row_too_old")
+	counter(descDropped, &m.DroppedReplayed, "had_by_replay")
 	counter(descDropped, &m.DroppedChanges, "changes_before_join")
 	counter(descDropped, &m.DroppedChangeRate, "changes_rate")
 

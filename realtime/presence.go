@@ -154,7 +154,7 @@ func (h *Hub) sendDiff(t *topic, name string, joined, left *meta, previous strin
 	}, len(payload)+len(name)+64)
 	sent := 0
 	for _, ch := range t.subs {
-		if !ch.muted && !ch.blind {
+		if !ch.muted && !ch.blind && !ch.held {
 			ch.conn.send(f.to(ch.conn))
 			sent++
 		}

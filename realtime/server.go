@@ -34,6 +34,7 @@ type Server struct {
 	nextConn    atomic.Int64
 	nextChannel atomic.Uint64
 	stopping    atomic.Bool
+	rowLog      rowLog
 
 	// guarded by mu
 	mu     sync.Mutex

@@ -10,44 +10,72 @@ import (
 // catalogPrefix marks the logical messages of our event triggers.
 const catalogPrefix = "sluice"
 
+// messagesTable takes the rows of Broadcast from Database. It is streamed under
+// its own name, not under those of its partitions (publish_via_partition_root).
+const messagesSchema, messagesTable = "realtime", "messages"
+
 // assembler puts rows and their relations together into batches of one
-// transaction. It holds one batch at most, however large the transaction.
+// transaction. It holds one batch for each lane at most, however large the
+// transaction.
 type assembler struct {
-	xidRef    uint64     // a recent full transaction id
-	skip      sluice.LSN // transactions that committed before it were handed on already
-	partial   part       // and of this one the first changes
+	xidRef    uint64 // a recent full transaction id
 	relations map[uint32]*sluice.Relation
 
 	begin *pgoutput.Begin
+	// Everything goes through changes: a user may have published
+	// realtime.messages like any other table. What was inserted there goes
+	// through messages as well.
+	changes, messages lane
+}
+
+// lane makes the batches of one receiver.
+type lane struct {
+	done  part // handed on before this connection
 	batch *sluice.ChangeBatch
 	bytes int
 	next  int // index of the next change in the transaction
 }
 
-// part is how much of one transaction was handed on before a connection broke.
+// part is how much was handed on: every transaction that committed before
+// commit, and of that one the changes before next.
 type part struct {
 	commit sluice.LSN
-	next   int // index of the first change that was not
+	next   int
+}
+
+// after returns the part behind b.
+func after(b *sluice.ChangeBatch) part { return part{b.Commit, b.First + len(b.Changes)} }
+
+// output is what one message of the stream has completed.
+type output struct {
+	messages *sluice.ChangeBatch
+	changes  *sluice.ChangeBatch
+	bytes    int        // estimate of what changes holds
+	end      sluice.LSN // at the end of a transaction: the position behind it
 }
 
 // open reports whether a transaction is under way.
 func (a *assembler) open() bool { return a.begin != nil }
 
-// add takes one message. It returns a batch when one is full or its transaction
-// has ended, and, at the end of a transaction, the position behind it.
-func (a *assembler) add(m pgoutput.Message) (full *sluice.ChangeBatch, end sluice.LSN, err error) {
+// add takes one message.
+func (a *assembler) add(m pgoutput.Message) (out output, err error) {
 	switch m := m.(type) {
 	case *pgoutput.Begin:
-		a.begin, a.next, a.batch, a.bytes = m, 0, nil, 0
+		a.begin = m
+		a.changes.begin()
+		a.messages.begin()
 	case *pgoutput.Commit:
 		if a.begin == nil {
-			return nil, 0, fmt.Errorf("commit at %s without begin", m.LSN)
+			return out, fmt.Errorf("commit at %s without begin", m.LSN)
 		}
-		full, a.batch, a.begin = a.batch, nil, nil
-		if full != nil {
-			full.Last = true
+		out.changes, out.bytes = a.changes.take()
+		out.messages, _ = a.messages.take()
+		for _, b := range []*sluice.ChangeBatch{out.changes, out.messages} {
+			if b != nil {
+				b.Last = true
+			}
 		}
-		return full, m.End, nil
+		out.end, a.begin = m.End, nil
 	case *pgoutput.Relation:
 		if a.relations == nil {
 			a.relations = map[uint32]*sluice.Relation{}
@@ -56,10 +84,10 @@ func (a *assembler) add(m pgoutput.Message) (full *sluice.ChangeBatch, end sluic
 	case *pgoutput.Row:
 		rel := a.relations[m.OID]
 		if rel == nil {
-			return nil, 0, fmt.Errorf("row of relation %d, which was not described", m.OID)
+			return out, fmt.Errorf("row of relation %d, which was not described", m.OID)
 		}
 		if m.New != nil && len(m.New) != len(rel.Columns) || m.Old != nil && len(m.Old) != len(rel.Columns) {
-			return nil, 0, fmt.Errorf("row of %s.%s has another number of columns than its description", rel.Schema, rel.Name)
+			return out, fmt.Errorf("row of %s.%s has another number of columns than its description", rel.Schema, rel.Name)
 		}
 		return a.change(sluice.Change{Kind: m.Kind, Relation: rel, New: m.New, Old: m.Old, OldFull: m.OldFull}, size(m))
 	case *pgoutput.Logical:
@@ -67,7 +95,7 @@ func (a *assembler) add(m pgoutput.Message) (full *sluice.ChangeBatch, end sluic
 			return a.change(sluice.Change{Kind: sluice.ChangeCatalog}, len(m.Content))
 		}
 	}
-	return nil, 0, nil
+	return out, nil
 }
 
 func size(m *pgoutput.Row) int {
@@ -80,31 +108,45 @@ func size(m *pgoutput.Row) int {
 	return n
 }
 
-func (a *assembler) change(ch sluice.Change, bytes int) (full *sluice.ChangeBatch, end sluice.LSN, err error) {
+func (a *assembler) change(ch sluice.Change, bytes int) (out output, err error) {
 	if a.begin == nil {
-		return nil, 0, fmt.Errorf("%s outside of a transaction", ch.Kind)
+		return out, fmt.Errorf("%s outside of a transaction", ch.Kind)
 	}
-	// A commit record may start where the last one ended: equal is not before.
-	if a.begin.Commit < a.skip {
-		return nil, 0, nil
+	out.changes, out.bytes = a.changes.add(a, ch, bytes)
+	if r := ch.Relation; ch.Kind == sluice.ChangeInsert && r.Name == messagesTable && r.Schema == messagesSchema {
+		out.messages, _ = a.messages.add(a, ch, bytes)
 	}
-	if a.begin.Commit == a.partial.commit && a.next < a.partial.next {
-		a.next++
-		return nil, 0, nil
+	return out, nil
+}
+
+func (l *lane) begin() { l.batch, l.bytes, l.next = nil, 0, 0 }
+
+// take returns the batch that was being filled, nil if there is none.
+func (l *lane) take() (full *sluice.ChangeBatch, bytes int) {
+	full, bytes = l.batch, l.bytes
+	l.batch, l.bytes = nil, 0
+	return full, bytes
+}
+
+// add puts one change into the lane's batch, unless it was handed on before. It
+// returns the batch before it when that was full.
+func (l *lane) add(a *assembler, ch sluice.Change, bytes int) (full *sluice.ChangeBatch, fullBytes int) {
+	at := l.next
+	l.next++
+	if c := a.begin.Commit; c < l.done.commit || c == l.done.commit && at < l.done.next {
+		return nil, 0
 	}
-	if a.batch != nil && (len(a.batch.Changes) >= sluice.MaxBatchChanges || a.bytes+bytes > sluice.MaxBatchBytes) {
-		full, a.batch = a.batch, nil
+	if l.batch != nil && (len(l.batch.Changes) >= sluice.MaxBatchChanges || l.bytes+bytes > sluice.MaxBatchBytes) {
+		full, fullBytes = l.take()
 	}
-	if a.batch == nil {
-		a.batch = &sluice.ChangeBatch{
-			Commit: a.begin.Commit, CommitTime: a.begin.Time.UTC(), XID: widen(a.begin.XID, a.xidRef), First: a.next,
+	if l.batch == nil {
+		l.batch = &sluice.ChangeBatch{
+			Commit: a.begin.Commit, CommitTime: a.begin.Time.UTC(), XID: widen(a.begin.XID, a.xidRef), First: at,
 		}
-		a.bytes = 0
 	}
-	a.batch.Changes = append(a.batch.Changes, ch)
-	a.bytes += bytes
-	a.next++
-	return full, 0, nil
+	l.batch.Changes = append(l.batch.Changes, ch)
+	l.bytes += bytes
+	return full, fullBytes
 }
 
 // widen gives a transaction id its epoch: the one that brings it nearest to a

@@ -25,9 +25,16 @@ type Config struct {
 	// Publication is streamed. Default sluice.
 	Publication string
 	// Handle takes the batches in order, one at a time. It may block: the
-	// reader goes on answering the server and reads no further. A batch that it
-	// refuses is logged and not repeated. Required.
+	// reader goes on answering the server, and reads on until 32 MB wait. A
+	// batch that it refuses is logged and not repeated. Required.
 	Handle func(ctx context.Context, b sluice.ChangeBatch) error
+	// Messages takes the rows inserted into realtime.messages (Broadcast from
+	// Database), in batches of their own, in commit order. They share the
+	// stream with the changes but not their queue: a batch is handed on as soon
+	// as it is read, before what waits for Handle. It is called by the loop that
+	// answers the server and must not block. The same rows come by Handle too,
+	// for users who publish that table. nil drops them.
+	Messages func(ctx context.Context, b sluice.ChangeBatch) error
 	// StatusEvery is how often the position is confirmed. Default 5 s; the
 	// server gives up after wal_sender_timeout, 60 s.
 	StatusEvery time.Duration

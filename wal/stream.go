@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -16,23 +17,28 @@ import (
 	"github.com/sluice-dev/sluice/wal/pgoutput"
 )
 
-// session is what survives a connection: where handing on has got to.
+// session is what survives a connection: where handing on has got to. A new
+// connection may repeat what came before; each lane skips what it has had.
 type session struct {
 	r *Reader
-	// handed is the commit of the last transaction that was handed on whole. A
-	// new connection may repeat it and what came before; it is skipped.
-	handed  sluice.LSN
-	partial part
-	healed  int // times in a row that the publication was made again
+	// handed is the position up to which everything was handed on whole.
+	handed            sluice.LSN
+	changes, messages part
+	healed            int // times in a row that the publication was made again
 }
 
-// queued bounds the batches between the connection and Handle.
-const queued = 8
+// Bounds of what waits between the stream and Handle. Past them the stream is
+// read no further, messages included, and PostgreSQL keeps the rest.
+const (
+	maxWaiting      = 16384 // batches
+	maxWaitingBytes = 32 << 20
+)
 
 // handOver is what the connection gives the handler: a batch, or a position
 // that holds nothing for it.
 type handOver struct {
-	batch sluice.ChangeBatch
+	batch *sluice.ChangeBatch // nil for a position alone
+	bytes int
 	end   sluice.LSN // when not 0: everything before it has been handed on
 }
 
@@ -66,8 +72,10 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	c := &connection{
-		session: s, conn: conn, asm: assembler{xidRef: ref, skip: s.handed, partial: s.partial},
-		out: make(chan handOver, queued), done: make(chan sluice.LSN, queued+2),
+		session: s, conn: conn,
+		asm:  assembler{xidRef: ref, changes: lane{done: s.changes}, messages: lane{done: s.messages}},
+		out:  make(chan handOver, maxWaiting),
+		wake: make(chan struct{}, 1),
 	}
 	ended := make(chan struct{})
 	go func() { // ends when out is closed or ctx ends; waited for below
@@ -97,17 +105,25 @@ func currentXID(ctx context.Context, conn *pgconn.PgConn) (uint64, error) {
 	return xid, nil
 }
 
-// connection is one stream. receiveLoop owns everything but out and done.
+// connection is one stream.
 type connection struct {
+	// fixed
 	session *session
 	conn    *pgconn.PgConn
-	asm     assembler
 	out     chan handOver
-	done    chan sluice.LSN // positions that were handed on, in order
+	wake    chan struct{} // holds a token when handLoop has got on
 
+	// owned by receiveLoop
+	asm       assembler
 	confirmed sluice.LSN
-	pending   int // hand-overs that are not in done yet
 	lastSent  time.Time
+
+	// counted up by receiveLoop, which alone looks at them, down by handLoop
+	waiting atomic.Int64 // hand-overs that are not done
+	bytes   atomic.Int64 // and their size
+
+	// written by handLoop
+	reached atomic.Uint64 // position up to which everything was handed on
 }
 
 // receiveLoop reads the stream and tells the server the position, also while
@@ -167,47 +183,65 @@ func (c *connection) copyData(ctx context.Context, data []byte) error {
 			return c.status(ctx)
 		}
 	case pglogrepl.XLogDataByteID:
-		const header = 24 // start, end and time of the server
-		if len(data) < 1+header {
-			return fmt.Errorf("read WAL data: %w", pgoutput.ErrTruncated)
-		}
 		// The buffer is used again for the next message; the batch outlives it.
-		m, err := pgoutput.Decode(append([]byte(nil), data[1+header:]...))
+		x, err := pglogrepl.ParseXLogData(append([]byte(nil), data[1:]...))
+		if err != nil {
+			return fmt.Errorf("read WAL data: %w", err)
+		}
+		m, err := pgoutput.Decode(x.WALData)
 		if err != nil {
 			return err
 		}
-		batch, end, err := c.asm.add(m)
+		out, err := c.asm.add(m)
 		if err != nil {
 			return err
 		}
-		if batch != nil {
-			if err := c.hand(ctx, handOver{batch: *batch, end: end}); err != nil {
-				return err
-			}
-		} else if end != 0 {
-			return c.hand(ctx, handOver{end: end})
+		if out.messages != nil {
+			out.messages.Sent = x.ServerTime.UTC()
+			c.message(ctx, out.messages)
+		}
+		if out.changes != nil {
+			out.changes.Sent = x.ServerTime.UTC()
+		}
+		if out.changes != nil || out.end != 0 {
+			return c.hand(ctx, handOver{batch: out.changes, bytes: out.bytes, end: out.end})
 		}
 	}
 	return nil
 }
 
-// hand passes work on. While the handler is behind it goes on answering the
-// server, and reads nothing more.
+// message hands rows of realtime.messages on, ahead of the changes that wait.
+func (c *connection) message(ctx context.Context, b *sluice.ChangeBatch) {
+	r := c.session.r
+	if r.cfg.Messages != nil {
+		if err := r.cfg.Messages(ctx, *b); err != nil && ctx.Err() == nil {
+			r.log.Error("messages were refused", sluice.LogLSN, b.Commit.String(), sluice.LogError, err)
+		}
+	}
+	c.session.messages = after(b)
+}
+
+// hand passes work on. While the handler is too far behind it goes on answering
+// the server, and reads nothing more.
 func (c *connection) hand(ctx context.Context, h handOver) error {
-	if h.batch.Changes == nil && c.pending == 0 {
-		c.confirmed = max(c.confirmed, h.end)
+	if h.batch == nil && c.waiting.Load() == 0 {
+		c.reach(h.end)
 		return nil
 	}
-	tick := time.NewTicker(c.session.r.cfg.StatusEvery)
-	defer tick.Stop()
 	for {
+		if n := c.bytes.Load(); n <= 0 || n+int64(h.bytes) <= maxWaitingBytes {
+			select {
+			case c.out <- h:
+				c.waiting.Add(1)
+				c.bytes.Add(int64(h.bytes))
+				return nil
+			default:
+			}
+		}
 		select {
-		case c.out <- h:
-			c.pending++
-			return nil
-		case end := <-c.done:
-			c.handled(end)
-		case <-tick.C:
+		case <-c.wake:
+		case <-time.After(c.session.r.cfg.StatusEvery):
+			c.confirm()
 			if err := c.status(ctx); err != nil {
 				return err
 			}
@@ -219,46 +253,38 @@ func (c *connection) hand(ctx context.Context, h handOver) error {
 
 // handLoop gives the batches to Handle, in order.
 func (c *connection) handLoop(ctx context.Context) {
+	s := c.session
 	for h := range c.out {
 		if ctx.Err() != nil {
 			return
 		}
-		if h.batch.Changes != nil {
-			if err := c.session.r.cfg.Handle(ctx, h.batch); err != nil {
+		if h.batch != nil {
+			if err := s.r.cfg.Handle(ctx, *h.batch); err != nil {
 				if ctx.Err() != nil {
 					return
 				}
-				c.session.r.log.Error("changes were refused", sluice.LogLSN, h.batch.Commit.String(), sluice.LogError, err)
+				s.r.log.Error("changes were refused", sluice.LogLSN, h.batch.Commit.String(), sluice.LogError, err)
 			}
-			c.session.healed = 0
-			c.session.partial = part{h.batch.Commit, h.batch.First + len(h.batch.Changes)}
+			s.healed = 0
+			s.changes = after(h.batch)
 		}
+		if h.end != 0 {
+			c.reached.Store(uint64(h.end))
+		}
+		c.bytes.Add(-int64(h.bytes))
+		c.waiting.Add(-1)
 		select {
-		case c.done <- h.end:
-		case <-ctx.Done():
-			// receiveLoop may be gone; run reads what is left in done.
-			select {
-			case c.done <- h.end:
-			default:
-			}
+		case c.wake <- struct{}{}:
+		default:
 		}
 	}
 }
 
 // confirm takes in what the handler has done.
-func (c *connection) confirm() {
-	for {
-		select {
-		case end := <-c.done:
-			c.handled(end)
-		default:
-			return
-		}
-	}
-}
+func (c *connection) confirm() { c.reach(sluice.LSN(c.reached.Load())) }
 
-func (c *connection) handled(end sluice.LSN) {
-	c.pending--
+// reach notes that everything before end was handed on.
+func (c *connection) reach(end sluice.LSN) {
 	if end > c.confirmed {
 		c.confirmed = end
 		r := c.session.r

@@ -76,9 +76,10 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	var rt *realtime.Server
 	bus := cluster.NewLocal(cluster.Handlers{
 		Broadcast: func(b *sluice.Broadcast) { rt.Deliver(b) },
+		Messages:  func(b sluice.ChangeBatch) { rt.DeliverRows(b) },
 		Changes:   func(ctx context.Context, b sluice.ChangeBatch) error { return feed.Handle(ctx, b) },
 	})
-	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Logger: cfg.log})
+	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Messages: bus.PublishMessages, Logger: cfg.log})
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	rtConfig := realtime.Config{
-		Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Users: channels, Admin: admin, Explain: cfg.explain,
+		Logger: cfg.log, Tokens: cfg.keys, Bus: bus, Feed: feed, Stream: reader, Users: channels, Admin: admin, Explain: cfg.explain,
 		MetricsPage: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 	}
 	if err := setLimits(&rtConfig, os.LookupEnv); err != nil {
@@ -166,21 +167,25 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 	}
 }
 
-// partitionsEvery is how often the daily partitions of realtime.messages are
-// made ahead of need and dropped after it.
-const partitionsEvery = time.Hour
+// How often the daily partitions of realtime.messages are made ahead of need and
+// dropped after it: the first time before anybody can connect, and again soon
+// when that failed (a lock that a user's transaction holds).
+const (
+	partitionsEvery = time.Hour
+	partitionsAgain = time.Minute
+)
 
 func keepPartitions(ctx context.Context, admin *pg.Pool, log *slog.Logger) error {
-	tick := time.NewTicker(partitionsEvery)
-	defer tick.Stop()
 	for {
-		if _, err := admin.Exec(ctx, "select sluice.make_message_partitions(), sluice.drop_message_partitions()"); err != nil && ctx.Err() == nil {
+		wait := partitionsEvery
+		if err := pg.Maintain(ctx, admin); err != nil && ctx.Err() == nil {
 			log.Warn("keep partitions of realtime.messages", sluice.LogError, err)
+			wait = partitionsAgain
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -16,8 +16,13 @@ const wait = 5 * time.Second
 // Main runs a package's tests and fails them when a goroutine is left behind:
 //
 //	func TestMain(m *testing.M) { leak.Main(m) }
-func Main(m *testing.M) {
+//
+// Each of before runs first: it ends what the tests of the package share.
+func Main(m *testing.M, before ...func()) {
 	code := m.Run()
+	for _, end := range before {
+		end()
+	}
 	if code == 0 {
 		if left := settle(nil); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "leak: %d goroutines outlive the tests\n\n%s\n", len(left), strings.Join(left, "\n\n"))

@@ -90,6 +90,14 @@ var shared struct {
 	err    error
 }
 
+// Stop ends the server of this test process; for TestMain of a package that looks
+// for goroutines left behind. Without it the server ends with the process.
+func Stop() {
+	if shared.server != nil {
+		stop(shared.server)
+	}
+}
+
 func need(t testing.TB, err error) {
 	t.Helper()
 	switch {

@@ -164,7 +164,12 @@ func AppendBroadcast(dst []byte, v Version, topic string, b *sluice.Broadcast) (
 		// A long name does not fit into kind 4; the text form carries it, and
 		// clients hand both to the same listener.
 	}
-	dst = appendHead(dst, v, "", "", topic, EventBroadcast)
+	return appendTextBroadcast(dst, v, "", topic, b), false, nil
+}
+
+// appendTextBroadcast appends a broadcast that has an event of its own as text.
+func appendTextBroadcast(dst []byte, v Version, joinRef Ref, topic string, b *sluice.Broadcast) []byte {
+	dst = appendHead(dst, v, joinRef, "", topic, EventBroadcast)
 	dst = append(dst, `{"type":"broadcast","event":`...)
 	dst = AppendString(dst, b.Event)
 	dst = append(dst, `,"payload":`...)
@@ -174,7 +179,17 @@ func AppendBroadcast(dst []byte, v Version, topic string, b *sluice.Broadcast) (
 		dst = append(dst, b.Meta...)
 	}
 	dst = append(dst, '}')
-	return appendTail(dst, v, ""), false, nil
+	return appendTail(dst, v, "")
+}
+
+// AppendReplayed appends a broadcast that one channel gets by replay, and
+// reports whether that is a binary frame. Unlike a live one, JSON is text in
+// every version, and names the channel's join. The error is an *EncodeError.
+func AppendReplayed(dst []byte, v Version, joinRef Ref, topic string, b *sluice.Broadcast) (out []byte, binary bool, err error) {
+	if b.Form == sluice.BroadcastBinary {
+		return AppendBroadcast(dst, v, topic, b)
+	}
+	return appendTextBroadcast(dst, v, joinRef, topic, b), false, nil
 }
 
 // AppendUserBroadcast appends kind 4, the only binary kind that realtime-js

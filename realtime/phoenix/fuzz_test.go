@@ -157,3 +157,19 @@ func FuzzParseJoin(f *testing.F) {
 		}
 	})
 }
+
+// FuzzReplay proves that whatever is accepted can be asked of the database.
+func FuzzReplay(f *testing.F) {
+	for _, seed := range []string{`{"since":1723100000000,"limit":10}`, `{"since":-1}`, `{"since":1e3,"limit":null}`, `[]`, `{"since":`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := phoenix.ParseReplay(raw)
+		if err != nil {
+			return
+		}
+		if r.Limit < 1 || r.Limit > phoenix.MaxReplay || r.Since.Year() < 1970 || r.Since.Year() > 9999 {
+			t.Fatalf("%q: %+v", raw, r)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -259,5 +260,31 @@ func TestBindingIDs(t *testing.T) {
 			t.Fatalf("id %d is double, 0 or out of range", id)
 		}
 		seen[id] = true
+	}
+}
+
+func TestParseReplay(t *testing.T) {
+	t.Parallel()
+	at := func(ms int64, limit int) phoenix.Replay {
+		return phoenix.Replay{Since: time.UnixMilli(ms).UTC(), Limit: limit}
+	}
+	for raw, want := range map[string]phoenix.Replay{
+		`{"since":1723100000123}`:                          at(1723100000123, 25),
+		`{"since":0,"limit":1}`:                            at(0, 1),
+		`{"since":-5,"limit":0}`:                           at(0, 1),
+		`{"since":253402300799999,"limit":1000}`:           at(253402300799999, 25),
+		`{"since":1,"limit":-99999999999999999999}`:        at(1, 1),
+		`{ "limit" : 7 , "since" : 12 , "since" : 13 }`:    at(13, 7),
+		`{"since":1,"limit":99999999999999999999,"x":"y"}`: at(1, 25),
+	} {
+		got, err := phoenix.ParseReplay(json.RawMessage(raw))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v %s", raw, err, diff)
+		}
+	}
+	for _, raw := range []string{`{}`, `[]`, `{"since":"1"}`, `{"since":1.0}`, `{"since":1e3}`, `{"since":253402300800000}`, `{"since":1,"limit":"2"}`, `{"since":1,"limit":2.5}`, `{"since":1,"limit":[]}`} {
+		if got, err := phoenix.ParseReplay(json.RawMessage(raw)); !errors.Is(err, phoenix.ErrReplayParams) {
+			t.Errorf("%s: %v %v", raw, got, err)
+		}
 	}
 }
