@@ -16,7 +16,11 @@ const wait = 5 * time.Second
 // Main runs a package's tests and fails them when a goroutine is left behind:
 //
 //	func TestMain(m *testing.M) { leak.Main(m) }
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a package that has to clean up before the exit: it returns
+// the exit code.
+func Run(m *testing.M) int {
 	code := m.Run()
 	if code == 0 {
 		if left := settle(nil); len(left) > 0 {
@@ -24,7 +28,7 @@ func Main(m *testing.M) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Check fails t when goroutines that started after the call outlive it. It is

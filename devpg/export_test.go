@@ -1,0 +1,19 @@
+package devpg
+
+import "testing"
+
+// For tests.
+var (
+	FindVersion = find
+	RunsOn      = runsOn
+)
+
+// SharedDir is where clusters live that the server's user cannot enter.
+const SharedDir = sharedDir
+
+// HideInstalled lets Find see PATH alone until t ends. t must not be parallel.
+func HideInstalled(t testing.TB) {
+	old := installed
+	installed = nil
+	t.Cleanup(func() { installed = old })
+}
