@@ -260,7 +260,7 @@ func findable() error {
 // TestRemove deletes a cluster and what interrupted starts have left of one.
 func TestRemove(t *testing.T) {
 	t.Parallel()
-	dir := cluster(t)
+	dir := bare(t)
 	if err := os.MkdirAll(filepath.Join(dir+".new", "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}

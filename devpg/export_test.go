@@ -1,3 +1,5 @@
+//go:build unix
+
 package devpg
 
 import "testing"
@@ -16,4 +18,14 @@ func HideInstalled(t testing.TB) {
 	old := installed
 	installed = nil
 	t.Cleanup(func() { installed = old })
+}
+
+// ServerIDs returns the user and group that servers run as when this process is
+// root.
+func ServerIDs() (uid, gid int, err error) {
+	a, err := serverAccount()
+	if err != nil || a == nil {
+		return 0, 0, err
+	}
+	return a.uid, a.gid, nil
 }

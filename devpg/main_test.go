@@ -75,6 +75,28 @@ func cluster(t testing.TB) string {
 	return dir
 }
 
+// bare returns a data folder that passes for a cluster until a server looks at
+// it, for tests that end before that: copying a real one takes a second.
+func bare(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(room(t), "pg")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	version := fmt.Sprintln(config(t, dir).Binaries.Version)
+	if err := os.WriteFile(filepath.Join(dir, "PG_VERSION"), []byte(version), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		uid, gid, err := devpg.ServerIDs()
+		need(t, err)
+		if err := os.Chown(dir, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 func makeTemplate(t testing.TB) (string, error) {
 	dir, err := os.MkdirTemp("", "devpg-test-")
 	if err != nil {
@@ -107,7 +129,10 @@ func need(t testing.TB, err error) {
 }
 
 // quick makes starts and commits cheap where durability is not the question.
-var quick = map[string]string{"fsync": "off", "max_wal_size": "64MB", "min_wal_size": "32MB", "shared_buffers": "16MB"}
+var quick = map[string]string{"fsync": "off", "max_wal_size": "16MB", "min_wal_size": "2MB", "shared_buffers": "16MB"}
+
+// initArgs make a cluster small to copy.
+var initArgs = []string{"--wal-segsize=1"}
 
 func config(t testing.TB, dataDir string) devpg.Config {
 	t.Helper()
@@ -116,7 +141,8 @@ func config(t testing.TB, dataDir string) devpg.Config {
 	bin, err := devpg.Find(ctx) // a missing server skips instead of fetching one
 	need(t, err)
 	return devpg.Config{
-		DataDir: dataDir, Port: port(t), Settings: quick, Binaries: bin, Logger: slog.New(slog.DiscardHandler),
+		DataDir: dataDir, Port: port(t), Settings: quick, Binaries: bin, InitArgs: initArgs,
+		Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -312,7 +338,7 @@ func childMain(text string) int {
 	if spec.Umask != 0 {
 		syscall.Umask(spec.Umask)
 	}
-	s, err := devpg.New(devpg.Config{DataDir: spec.DataDir, Port: spec.Port, Settings: quick, Logger: slog.New(slog.DiscardHandler)})
+	s, err := devpg.New(devpg.Config{DataDir: spec.DataDir, Port: spec.Port, Settings: quick, InitArgs: initArgs, Logger: slog.New(slog.DiscardHandler)})
 	if err == nil {
 		_, err = s.Start(context.Background())
 	}

@@ -467,8 +467,8 @@ func Remove(dataDir string) error {
 		return fmt.Errorf("resolve data folder: %w", err)
 	}
 	all := []string{dir, dir + scratchSuffix}
-	if elsewhere, err := readPlace(dir); err == nil && elsewhere != "" {
-		all = append(all, elsewhere, elsewhere+scratchSuffix)
+	if elsewhere, err := ownPlace(dir); err == nil && elsewhere != "" {
+		all = append(all, elsewhere, elsewhere+scratchSuffix, elsewhere+ownerSuffix)
 	}
 	for _, dir := range all {
 		if err := os.RemoveAll(dir); err != nil {

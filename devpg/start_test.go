@@ -164,7 +164,7 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	cfg := config(t, cluster(t))
+	cfg := config(t, bare(t))
 	cfg.Port = l.Addr().(*net.TCPAddr).Port
 	_, err = server(t, cfg).Start(t.Context())
 	wantError(t, err, strconv.Itoa(cfg.Port), " by devpg.test (pid "+strconv.Itoa(os.Getpid())+")", "port in [db]")
@@ -189,7 +189,7 @@ func TestUnusableFolder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := cluster(t)
+			dir := bare(t)
 			if err := os.Remove(filepath.Join(dir, "PG_VERSION")); err != nil {
 				t.Fatal(err)
 			}
