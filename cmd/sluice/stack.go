@@ -25,8 +25,7 @@ import (
 
 // runStack is `sluice start`: the project's own PostgreSQL, its schema, and the
 // services, until ctx ends.
-func runStack(ctx context.Context, f *folder, o startOptions) error {
-	say := newProgress(o)
+func runStack(ctx context.Context, f *folder, o startOptions, say *progress) error {
 	logFile, err := os.OpenFile(f.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)

@@ -33,7 +33,8 @@ The stack runs in the foreground until Ctrl-C; --detach leaves it running.`,
 			o.readyFD, _ = cmd.Flags().GetInt("ready-fd")
 			o.debug, _ = cmd.InheritedFlags().GetBool("debug")
 			o.workdir = flag(cmd, "workdir")
-			return start(cmd.Context(), o)
+			say := newProgress(o)
+			return say.failure(start(cmd.Context(), o, say))
 		},
 	}
 	cmd.Flags().BoolP("detach", "d", false, "return once everything answers; the command stop ends it")
@@ -52,7 +53,7 @@ type startOptions struct {
 }
 
 // start runs the stack in the foreground, or hands over to a process of its own.
-func start(ctx context.Context, o startOptions) error {
+func start(ctx context.Context, o startOptions, say *progress) error {
 	f, err := openFolder(o.workdir)
 	if err != nil {
 		return err
@@ -78,7 +79,7 @@ func start(ctx context.Context, o startOptions) error {
 	defer lock.Unlock() //nolint:errcheck // released by the kernel at the latest
 	f.removeState()
 	defer f.removeState()
-	return runStack(ctx, f, o)
+	return runStack(ctx, f, o, say)
 }
 
 // printStarted ends the output of a start: boxes of addresses and keys, and
@@ -151,7 +152,7 @@ func startDetached(ctx context.Context, f *folder, o startOptions) error {
 	return printStarted(o.stdout, s)
 }
 
-// readyLine ends the progress on --ready-fd.
+// readyLine ends the progress on --ready-fd; without it the start has failed.
 const readyLine = "ready"
 
 // progress tells a person what is being done: on standard error, to the process
@@ -190,6 +191,17 @@ func (p *progress) follow(fn func(line string)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.following = fn
+}
+
+// failure tells the process that waits for a detached start why there is none.
+// Standard error is the log's there.
+func (p *progress) failure(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.extra != nil {
+		fmt.Fprintf(p.extra, "sluice: %v\n", err)
+	}
+	return err
 }
 
 func (p *progress) ready() {
