@@ -174,8 +174,10 @@ func kill9(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(p.Kill())
 	// The lock is free when it has ended.
-	_, err = f.lock().TryLockContext(context.Background(), 5*time.Millisecond)
+	l := f.lock()
+	_, err = l.TryLockContext(context.Background(), 5*time.Millisecond)
 	ts.Check(err)
+	ts.Check(l.Unlock())
 }
 
 func hold(ts *testscript.TestScript, neg bool, args []string) {
