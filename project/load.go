@@ -169,6 +169,9 @@ func substitute(v any, key string, env map[string]string, warnings *[]Warning) a
 			return v
 		}
 		if s, ok := env[m[1]]; ok {
+			if strings.HasPrefix(s, "encrypted:") {
+				*warnings = append(*warnings, Warning{key, fmt.Sprintf("%s is encrypted with dotenvx, which Sluice does not undo; run sluice under dotenvx", m[1])})
+			}
 			return s
 		}
 		*warnings = append(*warnings, Warning{key, fmt.Sprintf("the environment variable %s is not set; the value stays %q", m[1], v)})
