@@ -221,25 +221,30 @@ func TestScriptErrors(t *testing.T) {
 	}{
 		"constraint": {
 			"insert into t values (1);\ninsert into t values (1);",
-			[]string{"duplicate key value", "Key (id)=(1) already exists.", "At statement: 1\ninsert into t values (1)\nNothing of"}, false,
+			[]string{"duplicate key value", "Key (id)=(1) already exists.", "At statement: 1\ninsert into t values (1)\nNothing of"},
+			false,
 		},
 		"syntax": {"select 1;\nselct 2;", []string{`syntax error at or near "selct"`, "At statement: 1\nselct 2\n^\n"}, false},
 		"meta": {
 			"\\restrict abc\nselect 1;",
-			[]string{`syntax error at or near "\"`, "At statement: 0"}, false,
+			[]string{`syntax error at or near "\"`, "At statement: 0"},
+			false,
 		},
 		"copy from stdin": {
 			"select 1;\ncopy t from stdin;\n1\n2\n\\.\nselect 2;",
-			[]string{"COPY with stdin", "INSERT", "At statement: 1\ncopy t from stdin"}, false,
+			[]string{"COPY with stdin", "INSERT", "At statement: 1\ncopy t from stdin"},
+			false,
 		},
 		"copy to stdout": {"copy t to stdout;", []string{"COPY with stdin or stdout", "At statement: 0"}, false},
 		"own transaction": {
 			"begin;\ncreate table kept ();\ncommit;\nselect 1 / 0;",
-			[]string{"division by zero", "At statement: 3"}, true,
+			[]string{"division by zero", "At statement: 3"},
+			true,
 		},
 		"index in transaction": {
 			"create index concurrently on t (id);\nselect 1;\ncreate index concurrently on t (id);",
-			[]string{"CREATE INDEX CONCURRENTLY", "At statement: 2", "a file of its own"}, true,
+			[]string{"CREATE INDEX CONCURRENTLY", "At statement: 2", "a file of its own"},
+			true,
 		},
 		"unclosed quote": {"select 1; select 'a; select 2;", []string{"unterminated quoted string", "At statement: 1"}, false},
 		"characters":     {"select 'äöü€' || nothing;", []string{"\n" + strings.Repeat(" ", 17) + "^\n"}, false},

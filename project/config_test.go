@@ -213,6 +213,10 @@ external_url = "https://api.example/"
 	if id := p.Config.ProjectID; id != "my_project___012345678901234567890123456" {
 		t.Errorf("project_id %q", id)
 	}
+	named, _, err := project.Load(folder(t, ""), []string{"SUPABASE_SERVICES_HOSTNAME=::1"})
+	if err != nil || named.Config.API.ExternalURL != "http://[::1]:54321" || named.Hostname != "::1" {
+		t.Errorf("with a host name: %+v, %v", named, err)
+	}
 	if a := p.Config.Auth; a.ExternalURL != "https://api.example/auth/v1" || a.JWTIssuer != a.ExternalURL {
 		t.Errorf("auth URLs %q, %q", a.ExternalURL, a.JWTIssuer)
 	}

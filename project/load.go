@@ -2,9 +2,11 @@ package project
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -28,6 +30,9 @@ type Project struct {
 	Config Config
 	// HasFolder tells whether supabase/ exists.
 	HasFolder bool
+	// Hostname stands in printed addresses: $SUPABASE_SERVICES_HOSTNAME, default
+	// 127.0.0.1. It changes nothing about what is listened on.
+	Hostname string
 }
 
 // Warning is something in the configuration that has no effect, or another one
@@ -85,7 +90,8 @@ func Load(dir string, environ []string) (*Project, []Warning, error) {
 	mistakes = append(mistakes, wrong...)
 	warnings = append(warnings, decoded...)
 	warnings = append(warnings, p.Config.notServed()...)
-	p.Config.finish(abs)
+	p.Hostname = cmp.Or(env["SUPABASE_SERVICES_HOSTNAME"], "127.0.0.1")
+	p.Config.finish(abs, p.Hostname)
 	mistakes = append(mistakes, p.Config.check()...)
 	if len(mistakes) > 0 {
 		return nil, warnings, &configError{rel(abs, file), mistakes}
@@ -360,7 +366,7 @@ func anyEnabled(m map[string]any) bool {
 var notInID = regexp.MustCompile(`[^a-zA-Z0-9_.-]`)
 
 // finish derives the values that depend on others.
-func (c *Config) finish(dir string) {
+func (c *Config) finish(dir, hostname string) {
 	if c.ProjectID == "" {
 		c.ProjectID = filepath.Base(dir)
 	}
@@ -369,7 +375,7 @@ func (c *Config) finish(dir string) {
 		c.ProjectID = c.ProjectID[:40]
 	}
 	if c.API.ExternalURL == "" {
-		c.API.ExternalURL = "http://127.0.0.1:" + strconv.Itoa(c.API.Port)
+		c.API.ExternalURL = "http://" + net.JoinHostPort(hostname, strconv.Itoa(c.API.Port))
 	}
 	c.API.ExternalURL = strings.TrimRight(c.API.ExternalURL, "/")
 	if c.Auth.ExternalURL == "" {

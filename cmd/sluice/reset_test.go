@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -136,12 +137,19 @@ func (s *socket) wait(t *testing.T, part string) {
 func (s *socket) closed(t *testing.T) ws.StatusCode {
 	t.Helper()
 	for {
-		frame, err := ws.ReadFrame(s.conn)
+		header, err := ws.ReadHeader(s.conn)
+		if err == nil && header.Length > 1<<20 {
+			err = fmt.Errorf("a frame of %d bytes", header.Length)
+		}
 		if err != nil {
 			t.Fatalf("wait for the end of the socket: %v", err)
 		}
-		if frame.Header.OpCode == ws.OpClose {
-			code, _ := ws.ParseCloseFrameData(frame.Payload)
+		payload := make([]byte, header.Length)
+		if _, err := io.ReadFull(s.conn, payload); err != nil {
+			t.Fatalf("wait for the end of the socket: %v", err)
+		}
+		if header.OpCode == ws.OpClose {
+			code, _ := ws.ParseCloseFrameData(payload)
 			return code
 		}
 	}

@@ -76,7 +76,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 	st := &stack{
 		db: db, options: o, api: api, resets: make(chan *resetRequest),
 		state: state{
-			PID: os.Getpid(), Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p.Config, named),
+			PID: os.Getpid(), Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p, named),
 			Control: controlAddress{URL: "http://" + control.Addr().String(), Token: rand.Text()},
 		},
 		services: serveConfig{
@@ -237,9 +237,9 @@ func projectKeys(p *project.Project) (*token.Keyring, namedKeys, error) {
 }
 
 // statusVars are the values of `status` (spec gateway C.2.1) for what is served.
-func statusVars(c project.Config, n namedKeys) []envVar {
-	api := c.API.ExternalURL
-	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DB.Port)), Path: "/postgres"}
+func statusVars(p *project.Project, n namedKeys) []envVar {
+	c, api := p.Config, p.Config.API.ExternalURL
+	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort(p.Hostname, strconv.Itoa(c.DB.Port)), Path: "/postgres"}
 	const apis, database, keys = "APIs", "Database", "Authentication Keys"
 	out := []envVar{{"api.url", "API_URL", api, apis, "Project URL"}}
 	if c.API.Enabled {
