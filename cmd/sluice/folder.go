@@ -22,6 +22,7 @@ type folder struct {
 // state is what a running stack writes for status and stop.
 type state struct {
 	PID     int       `json:"pid"`
+	Ready   bool      `json:"ready"` // the services answer; before that PID alone is set
 	Started time.Time `json:"started"`
 	Version string    `json:"version"`
 	Vars    []envVar  `json:"vars"`
@@ -72,7 +73,8 @@ func (f *folder) readyMarker() string { return filepath.Join(f.dir, "initialized
 // kernel releases it when the process dies, so a crash leaves nothing behind.
 func (f *folder) lock() *flock.Flock { return flock.New(filepath.Join(f.dir, "lock")) }
 
-// running returns the state of a running stack, or nil.
+// running returns the state of a running stack, or nil. While it starts or stops,
+// the error is errStarting.
 func (f *folder) running() (*state, error) {
 	if !f.exists() {
 		return nil, nil
@@ -99,6 +101,9 @@ func (f *folder) readState() (*state, error) {
 	var s state
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("read state %s: %w", f.statePath(), err)
+	}
+	if !s.Ready {
+		return &s, errStarting
 	}
 	return &s, nil
 }

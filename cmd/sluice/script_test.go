@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sluice-dev/sluice/devpg"
+	"github.com/sluice-dev/sluice/token"
 )
 
 // TestMain makes the binary of the scripts' command sluice.
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 //	hold PORT               listen on it until the script ends
 //	query WANT SQL          run SQL as role postgres; compare its one value, or
 //	                        "done" when there is none
-//	get STATUS PATH         ask the API with the publishable key
+//	get STATUS PATH         ask the API with $API_KEY
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -90,6 +91,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("SUPABASE_API_PORT", strconv.Itoa(ports[0]))
 	env.Setenv("SUPABASE_DB_PORT", strconv.Itoa(ports[1]))
+	env.Setenv("API_KEY", token.DevPublishableKey)
 	env.Setenv("SLUICE_PG_BIN", os.Getenv("SLUICE_PG_BIN"))
 	// One process of the test's, as the background ones get the interrupt too.
 	env.Defer(func() {
@@ -214,7 +216,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	req, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+ts.Getenv("API_PORT")+args[1], nil)
 	ts.Check(err)
-	req.Header.Set("apikey", "sb_publishable_ACJWlzQHlZjBrEguHvfOxg_3BJgxAaH")
+	req.Header.Set("apikey", ts.Getenv("API_KEY"))
 	res, err := http.DefaultClient.Do(req)
 	ts.Check(err)
 	defer res.Body.Close()

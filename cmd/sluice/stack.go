@@ -76,7 +76,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 	st := &stack{
 		db: db, options: o, api: api, resets: make(chan *resetRequest),
 		state: state{
-			PID: os.Getpid(), Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p, named),
+			PID: os.Getpid(), Ready: true, Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p, named),
 			Control: controlAddress{URL: "http://" + control.Addr().String(), Token: rand.Text()},
 		},
 		services: serveConfig{
@@ -233,6 +233,9 @@ func projectKeys(p *project.Project) (*token.Keyring, namedKeys, error) {
 		Secret: sluice.Secret(n.jwtSecret), SigningKeys: signing,
 		PublishableKeys: []sluice.Secret{sluice.Secret(n.publishable)}, SecretKeys: []sluice.Secret{sluice.Secret(n.secret)},
 	})
+	if err != nil && a.SigningKeysPath != "" {
+		err = fmt.Errorf("auth.signing_keys_path: %w", err)
+	}
 	return k, n, err
 }
 

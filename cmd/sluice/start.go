@@ -77,7 +77,9 @@ func start(ctx context.Context, o startOptions, say *progress) error {
 		return errStarting
 	}
 	defer lock.Unlock() //nolint:errcheck // released by the kernel at the latest
-	f.removeState()
+	if err := f.writeState(state{PID: os.Getpid()}); err != nil {
+		return err
+	}
 	defer f.removeState()
 	return runStack(ctx, f, o, say)
 }
