@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,21 +42,20 @@ func TestStalePidFile(t *testing.T) {
 	if err := ended.Run(); err != nil {
 		t.Fatal(err)
 	}
+	dir := cluster(t)
+	s := server(t, config(t, dir))
 	for name, text := range map[string]string{
 		"ended":  fmt.Sprintf("%d\n/elsewhere\n", ended.Process.Pid),
 		"broken": "not a number\n",
 		"empty":  "",
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dir := cluster(t)
-			if err := os.WriteFile(filepath.Join(dir, "postmaster.pid"), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s := server(t, config(t, dir))
-			start(t, s)
-			value(t, s, "select 'x'")
-		})
+		if err := os.WriteFile(filepath.Join(dir, "postmaster.pid"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Start(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		stop(t, s)
 	}
 }
 
@@ -77,16 +75,17 @@ func TestForeignPid(t *testing.T) {
 	other := server(t, config(t, first))
 	start(t, other)
 
+	dir := cluster(t)
+	s := server(t, config(t, dir))
 	for name, pid := range map[string]int{"stranger": stranger.Process.Pid, "other cluster": postmaster(t, first)} {
-		dir := cluster(t)
 		if err := os.WriteFile(filepath.Join(dir, "postmaster.pid"), fmt.Appendf(nil, "%d\n%s\n", pid, dir), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s := server(t, config(t, dir))
 		start(t, s)
 		if devpg.RunsOn(pid, dir) {
 			t.Errorf("%s: process %d counts as a server of %s", name, pid, dir)
 		}
+		stop(t, s)
 	}
 	value(t, other, "select 'x'")
 	stdin.Close()
@@ -207,9 +206,13 @@ func TestInterruptedInitdb(t *testing.T) {
 	t.Parallel()
 	half := func(dir string) func() bool {
 		return func() bool {
-			_, err := os.Stat(filepath.Join(dir+".new", "data", "base"))
-			return err == nil
+			found, err := filepath.Glob(dir + ".new-*/data/base")
+			return err == nil && len(found) > 0
 		}
+	}
+	left := func(dir string) []string {
+		found, _ := filepath.Glob(dir + ".new-*") // the pattern is well-formed
+		return found
 	}
 	t.Run("context", func(t *testing.T) {
 		t.Parallel()
@@ -226,8 +229,8 @@ func TestInterruptedInitdb(t *testing.T) {
 		if err := <-failed; !errors.Is(err, context.Canceled) {
 			t.Errorf("start that was cut off: %v", err)
 		}
-		if _, err := os.Stat(dir + ".new"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("what was half made: %v", err)
+		if found := left(dir); len(found) > 0 {
+			t.Errorf("what was half made: %q", found)
 		}
 		if !start(t, s) {
 			t.Error("the next start found a cluster")
@@ -245,10 +248,17 @@ func TestInterruptedInitdb(t *testing.T) {
 		if !start(t, s) {
 			t.Error("the next start found a cluster")
 		}
-		if _, err := os.Stat(dir + ".new"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("what was half made: %v", err)
-		}
 		value(t, s, "select 'x'")
+		// The killed one's initdb may still be clearing up while this one begins.
+		if err := s.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := devpg.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if found := left(dir); len(found) > 0 {
+			t.Errorf("what was half made: %q", found)
+		}
 	})
 }
 
@@ -261,7 +271,7 @@ func findable() error {
 func TestRemove(t *testing.T) {
 	t.Parallel()
 	dir := bare(t)
-	if err := os.MkdirAll(filepath.Join(dir+".new", "data"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir+".new-123", "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := devpg.Remove(dir); err != nil {

@@ -121,7 +121,7 @@ func (s *Server) endPredecessor(ctx context.Context) error {
 	}
 	// A postmaster that was killed leaves its children to notice; a new one does
 	// not start beside them. And somebody may have deleted the pid file.
-	if err := s.endProcesses(ctx, s.dir); err != nil {
+	if err := s.endProcesses(ctx); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(s.dir, "postmaster.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -130,12 +130,12 @@ func (s *Server) endPredecessor(ctx context.Context) error {
 	return nil
 }
 
-// endProcesses waits for all processes that work on a cluster's folder, and ends
-// those that do not go by themselves.
-func (s *Server) endProcesses(ctx context.Context, dir string) error {
-	for _, pid := range processesOf(dir) {
+// endProcesses waits for all processes that work on the cluster, and ends those
+// that do not go by themselves.
+func (s *Server) endProcesses(ctx context.Context) error {
+	for _, pid := range processesOf(s.dir) {
 		s.cfg.Logger.Info("ending a process that an earlier PostgreSQL left behind", "pid", pid)
-		if err := end(ctx, pid, dir, noSignal, 2*time.Second); err != nil {
+		if err := end(ctx, pid, s.dir, noSignal, 2*time.Second); err != nil {
 			return err
 		}
 	}

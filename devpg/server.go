@@ -259,8 +259,19 @@ func (s *Server) program(name string) string {
 	return filepath.Join(s.cfg.Binaries.Dir, name+exe())
 }
 
-// scratchSuffix names the folder beside a cluster's in which it is made.
-const scratchSuffix = ".new"
+// scratchInfix is in the name of folders beside a cluster's in which it is made.
+const scratchInfix = ".new-"
+
+// scratches lists such folders of the cluster in dir.
+func scratches(dir string) (out []string) {
+	beside, _ := os.ReadDir(filepath.Dir(dir)) // none when there is none
+	for _, e := range beside {
+		if strings.HasPrefix(e.Name(), filepath.Base(dir)+scratchInfix) {
+			out = append(out, filepath.Join(filepath.Dir(dir), e.Name()))
+		}
+	}
+	return out
+}
 
 // initdb makes the cluster beside its place and moves it there, so that a
 // folder with PG_VERSION is always whole.
@@ -269,18 +280,20 @@ func (s *Server) initdb(ctx context.Context, account *account) error {
 		return fmt.Errorf("data folder %s is not empty and holds no cluster; move what is in it away: %w", s.dir, err)
 	}
 	s.cfg.Progress(fmt.Sprintf("Creating a PostgreSQL %s cluster...", s.cfg.Binaries.Full))
-	scratch := s.dir + scratchSuffix
-	data := filepath.Join(scratch, "data")
-	if err := s.endProcesses(ctx, data); err != nil { // of an initdb that was cut off
-		return err
+	// A name of its own: an initdb that was cut off may still be deleting what
+	// it made under its.
+	for _, old := range scratches(s.dir) {
+		_ = os.RemoveAll(old) // the worst is that it stays for the next time
 	}
-	if err := os.RemoveAll(scratch); err != nil {
-		return fmt.Errorf("clear %s: %w", scratch, err)
-	}
-	if err := makeDir(scratch, account); err != nil {
-		return err
+	scratch, err := os.MkdirTemp(filepath.Dir(s.dir), filepath.Base(s.dir)+scratchInfix) // mode 0700
+	if err != nil {
+		return fmt.Errorf("make data folder: %w", err)
 	}
 	defer os.RemoveAll(scratch)
+	if err := give(scratch, account); err != nil {
+		return err
+	}
+	data := filepath.Join(scratch, "data")
 	password := filepath.Join(scratch, ".password")
 	if err := s.writePassword(password, account); err != nil {
 		return err
@@ -466,9 +479,9 @@ func Remove(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("resolve data folder: %w", err)
 	}
-	all := []string{dir, dir + scratchSuffix}
+	all := append(scratches(dir), dir)
 	if elsewhere, err := ownPlace(dir); err == nil && elsewhere != "" {
-		all = append(all, elsewhere, elsewhere+scratchSuffix, elsewhere+ownerSuffix)
+		all = append(append(all, scratches(elsewhere)...), elsewhere, elsewhere+ownerSuffix)
 	}
 	for _, dir := range all {
 		if err := os.RemoveAll(dir); err != nil {
