@@ -96,7 +96,9 @@ type socket struct {
 func dialChanges(t *testing.T, port int) *socket {
 	t.Helper()
 	url := fmt.Sprintf("ws://127.0.0.1:%d/realtime/v1/websocket?vsn=1.0.0&apikey=%s", port, token.DevPublishableKey)
-	conn, _, _, err := ws.Dial(t.Context(), url)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	conn, _, _, err := ws.Dial(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
