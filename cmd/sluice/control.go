@@ -36,6 +36,7 @@ type resetRequest struct {
 	gone    <-chan struct{} // closed when nobody listens any more
 	done    chan error      // buffered: one answer
 	once    sync.Once
+	failure error // owned by stack.run until the services begin
 }
 
 // say passes a line of progress on.
@@ -46,10 +47,10 @@ func (r *resetRequest) say(line string) {
 	}
 }
 
-// fail ends the request with an error, when there is one.
-func (r *resetRequest) fail(err error) {
-	if err != nil {
-		r.answer(err)
+// finish ends the request with what the project's scripts came to.
+func (r *resetRequest) finish() {
+	if r != nil {
+		r.answer(r.failure)
 	}
 }
 

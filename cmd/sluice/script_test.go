@@ -55,15 +55,15 @@ func TestScripts(t *testing.T) {
 // room returns a folder that PostgreSQL's user can enter, with a name that needs
 // quotes.
 func room(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "sluice-test-")
+	base, err := os.MkdirTemp("", "sluice-test-")
 	if err == nil {
-		err = os.Chmod(dir, 0o755)
+		err = os.Chmod(base, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	dir = filepath.Join(dir, "it's here")
+	t.Cleanup(func() { os.RemoveAll(base) })
+	dir := filepath.Join(base, "it's here")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

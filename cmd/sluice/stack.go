@@ -135,13 +135,13 @@ func (st *stack) run(ctx context.Context) error {
 		if err == nil {
 			// What fails here is a person's script: the services come back, on
 			// what came before it.
-			next.fail(st.db.prepare(ctx))
+			next.failure = st.db.prepare(ctx)
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			next.fail(err)
+			next.answer(err)
 			return err
 		}
 		if err := st.api.reopen(); err != nil {
@@ -165,7 +165,7 @@ func (st *stack) runServices(ctx context.Context, answered *resetRequest) (*rese
 	g.Go(func() error {
 		return serve(ctx, st.services, func() error {
 			defer st.db.say.follow(nil)
-			defer answered.answer(nil)
+			defer answered.finish()
 			return st.ready()
 		})
 	})
