@@ -9,11 +9,13 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/cluster"
+	"github.com/sluice-dev/sluice/cluster/clustertest"
+	"github.com/sluice-dev/sluice/internal/leak"
 )
 
 // Each kind goes to its own handler before publishing returns, in order; what
 // nobody handles is dropped.
-func TestLocal(t *testing.T) {
+func TestKinds(t *testing.T) {
 	t.Parallel()
 	var got []string
 	refused := errors.New("refused")
@@ -44,4 +46,13 @@ func TestLocal(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+func TestLocal(t *testing.T) {
+	t.Parallel()
+	clustertest.Exercise(t, 1, func(_ testing.TB, handlers ...cluster.Handlers) []clustertest.Bus {
+		return []clustertest.Bus{cluster.NewLocal(handlers[0])}
+	})
 }

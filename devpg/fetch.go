@@ -45,8 +45,15 @@ func Fetch(ctx context.Context, dir, repository string, say func(string)) (Binar
 		return Binaries{}, fmt.Errorf("make folder for server binaries: %w", err)
 	}
 	say(fmt.Sprintf("Fetching PostgreSQL %s server binaries...", fetchVersion))
-	done := make(chan error, 1)
-	go func() { done <- unpack(scratch, repository) }() // see unpack
+	done := make(chan error)
+	go func() { // see unpack; nobody waits for it once ctx has ended
+		err := unpack(scratch, repository)
+		select {
+		case done <- err:
+		case <-ctx.Done():
+			os.RemoveAll(scratch)
+		}
+	}()
 	select {
 	case err = <-done:
 	case <-ctx.Done():
@@ -60,6 +67,17 @@ func Fetch(ctx context.Context, dir, repository string, say func(string)) (Binar
 		}
 		return Binaries{}, fmt.Errorf("fetch PostgreSQL server binaries: %w\nWithout a network, %s", err, installHint())
 	}
+	if err := openUp(unpacked); err != nil {
+		return Binaries{}, fmt.Errorf("give server binaries free: %w", err)
+	}
+	if os.Rename(unpacked, dir) == nil {
+		return inspect(ctx, filepath.Join(dir, "bin"))
+	}
+	// Something is in the way: what another project fetched meanwhile, or a
+	// folder that is no use.
+	if b, err := inspect(ctx, filepath.Join(dir, "bin")); err == nil {
+		return b, nil
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return Binaries{}, fmt.Errorf("replace server binaries: %w", err)
 	}
@@ -69,9 +87,27 @@ func Fetch(ctx context.Context, dir, repository string, say func(string)) (Binar
 	return inspect(ctx, filepath.Join(dir, "bin"))
 }
 
+// openUp lets the server's user read what a root with a narrow umask unpacked.
+func openUp(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		mode := fi.Mode().Perm() | 0o444
+		if mode&0o100 != 0 {
+			mode |= 0o111
+		}
+		return os.Chmod(path, mode)
+	})
+}
+
 // unpack downloads and unpacks into a scratch folder. The library takes no
-// context: when the caller's ends, the download goes on until it ends by itself
-// or with the process, and sweepScratch clears up later.
+// context: when the caller's ends, the download goes on until it ends by itself,
+// or with the process, when sweepScratch clears up later.
 //
 // Nor can the library unpack alone; it goes on to start a server. The folder
 // that passes for a cluster and is none makes that fail at once, so an error is

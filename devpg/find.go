@@ -68,6 +68,14 @@ func find(ctx context.Context, want int, further ...string) (Binaries, error) {
 	return Binaries{}, fmt.Errorf("%w; %s", ErrNoBinaries, hint)
 }
 
+// installed are the places where Debian, Red Hat, the source's own make install,
+// Alpine, Homebrew and Postgres.app put server binaries.
+var installed = []string{
+	"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/usr/libexec/postgresql*",
+	"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
+	"/Applications/Postgres.app/Contents/Versions/*/bin",
+}
+
 func candidates() []string {
 	var out []string
 	add := func(dir string) {
@@ -82,11 +90,7 @@ func candidates() []string {
 		}
 	}
 	var found []string
-	for _, pattern := range []string{
-		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/usr/libexec/postgresql*",
-		"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
-		"/Applications/Postgres.app/Contents/Versions/*/bin",
-	} {
+	for _, pattern := range installed {
 		m, _ := filepath.Glob(pattern) // the patterns are well-formed
 		found = append(found, m...)
 	}

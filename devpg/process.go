@@ -49,6 +49,8 @@ func tiedOutput(cmd *exec.Cmd) ([]byte, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	tie(cmd)
+	cmd.Cancel = func() error { return killGroup(cmd.Process) }
+	cmd.WaitDelay = 5 * time.Second // for what holds the output and got away
 	return cmd.CombinedOutput()
 }
 
@@ -106,36 +108,44 @@ func readPidFile(dir string) (pidFile, error) {
 // endPredecessor ends a server that still runs on the folder although its Sluice
 // is gone, and removes a pid file that belongs to nobody.
 func (s *Server) endPredecessor(ctx context.Context) error {
-	file := filepath.Join(s.dir, "postmaster.pid")
 	p, err := readPidFile(s.dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
 	case err == nil && runsOn(p.pid, s.dir):
 		s.cfg.Progress(fmt.Sprintf("Ending a PostgreSQL (pid %d) that an earlier Sluice left behind...", p.pid))
-		if err := s.end(ctx, p.pid, fastShutdown, 10*time.Second); err != nil {
+		if err := end(ctx, p.pid, s.dir, fastShutdown, 10*time.Second); err != nil {
 			return err
 		}
 	default:
 		s.cfg.Logger.Info("removing a stale postmaster.pid", "pid", p.pid)
 	}
 	// A postmaster that was killed leaves its children to notice; a new one does
-	// not start beside them.
+	// not start beside them. And somebody may have deleted the pid file.
+	if err := s.endProcesses(ctx); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(s.dir, "postmaster.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove stale pid file: %w", err)
+	}
+	return nil
+}
+
+// endProcesses waits for all processes that work on the cluster, and ends those
+// that do not go by themselves.
+func (s *Server) endProcesses(ctx context.Context) error {
 	for _, pid := range processesOf(s.dir) {
-		if err := s.end(ctx, pid, noSignal, 2*time.Second); err != nil {
+		s.cfg.Logger.Info("ending a process that an earlier PostgreSQL left behind", "pid", pid)
+		if err := end(ctx, pid, s.dir, noSignal, 2*time.Second); err != nil {
 			return err
 		}
-	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove stale pid file: %w", err)
 	}
 	return nil
 }
 
 func noSignal(*os.Process) error { return nil }
 
-// end ends a process on the cluster's folder: gently first, then with force.
-func (s *Server) end(ctx context.Context, pid int, gently func(*os.Process) error, patience time.Duration) error {
+// end ends a process on a cluster's folder: gently first, then with force.
+func end(ctx context.Context, pid int, dir string, gently func(*os.Process) error, patience time.Duration) error {
 	proc, err := os.FindProcess(pid)
 	if err != nil {
 		return fmt.Errorf("find process %d: %w", pid, err)
@@ -148,7 +158,7 @@ func (s *Server) end(ctx context.Context, pid int, gently func(*os.Process) erro
 			return fmt.Errorf("end process %d: %w", pid, err)
 		}
 		wait, cancel := context.WithTimeout(ctx, step.wait)
-		gone := poll(wait, func() bool { return !runsOn(pid, s.dir) })
+		gone := poll(wait, func() bool { return !runsOn(pid, dir) })
 		cancel()
 		if gone {
 			return nil
@@ -157,7 +167,7 @@ func (s *Server) end(ctx context.Context, pid int, gently func(*os.Process) erro
 			return ctx.Err()
 		}
 	}
-	return fmt.Errorf("PostgreSQL with pid %d on %s does not end", pid, s.dir)
+	return fmt.Errorf("PostgreSQL with pid %d on %s does not end", pid, dir)
 }
 
 // poll asks until the answer is yes or ctx ends.

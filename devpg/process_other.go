@@ -11,7 +11,7 @@ import (
 // runsOn reports whether pid is a postmaster of this data folder.
 func runsOn(pid int, dir string) bool {
 	out, err := exec.Command("ps", "-p", strconv.Itoa(pid), "-o", "args=").Output()
-	return err == nil && strings.Contains(string(out), "-D "+dir)
+	return err == nil && strings.Contains(strings.TrimSpace(string(out))+" ", " -D "+dir+" ")
 }
 
 // processesOf lists nobody: here only the postmaster can be told by its

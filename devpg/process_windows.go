@@ -7,4 +7,5 @@ import (
 
 func fastShutdown(p *os.Process) error      { return p.Kill() }
 func immediateShutdown(p *os.Process) error { return p.Kill() }
+func killGroup(p *os.Process) error         { return p.Kill() }
 func tie(*exec.Cmd)                         {}

@@ -194,8 +194,7 @@ func (s *Server) Start(ctx context.Context) (fresh bool, err error) {
 		}
 		fresh = true
 	case v != s.cfg.Binaries.Version:
-		return false, fmt.Errorf("the cluster in %s was made by PostgreSQL %d, the binaries in %s are version %s; name the folder of the right ones in SLUICE_PG_BIN, or delete the cluster with `sluice stop --no-backup`",
-			s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full)
+		return false, s.versionError(v)
 	}
 	if err := s.writeSettings(account); err != nil {
 		return fresh, err
@@ -245,34 +244,64 @@ func (s *Server) clusterVersion() (int, error) {
 	return v, nil
 }
 
+// versionError says what to do about a cluster of another version than the
+// binaries have.
+func (s *Server) versionError(v int) error {
+	remedy := "name the folder of the right ones in SLUICE_PG_BIN"
+	if v > MaxVersion {
+		remedy = fmt.Sprintf("this Sluice works with versions %d to %d, use a newer one", MinVersion, MaxVersion)
+	}
+	return fmt.Errorf("the cluster in %s was made by PostgreSQL %d, the binaries in %s are version %s; %s, or delete the cluster with `sluice stop --no-backup`",
+		s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full, remedy)
+}
+
 func (s *Server) program(name string) string {
 	return filepath.Join(s.cfg.Binaries.Dir, name+exe())
+}
+
+// scratchInfix is in the name of folders beside a cluster's in which it is made.
+const scratchInfix = ".new-"
+
+// scratches lists such folders of the cluster in dir.
+func scratches(dir string) (out []string) {
+	beside, _ := os.ReadDir(filepath.Dir(dir)) // none when there is none
+	for _, e := range beside {
+		if strings.HasPrefix(e.Name(), filepath.Base(dir)+scratchInfix) {
+			out = append(out, filepath.Join(filepath.Dir(dir), e.Name()))
+		}
+	}
+	return out
 }
 
 // initdb makes the cluster beside its place and moves it there, so that a
 // folder with PG_VERSION is always whole.
 func (s *Server) initdb(ctx context.Context, account *account) error {
-	s.cfg.Progress(fmt.Sprintf("Creating a PostgreSQL %s cluster...", s.cfg.Binaries.Full))
-	scratch := s.dir + ".new"
-	if err := os.RemoveAll(scratch); err != nil {
-		return fmt.Errorf("clear %s: %w", scratch, err)
+	if err := os.Remove(s.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data folder %s is not empty and holds no cluster; move what is in it away: %w", s.dir, err)
 	}
-	if err := makeDir(scratch, account); err != nil {
-		return err
+	s.cfg.Progress(fmt.Sprintf("Creating a PostgreSQL %s cluster...", s.cfg.Binaries.Full))
+	// A name of its own: an initdb that was cut off may still be deleting what
+	// it made under its.
+	for _, old := range scratches(s.dir) {
+		_ = os.RemoveAll(old) // the worst is that it stays for the next time
+	}
+	scratch, err := os.MkdirTemp(filepath.Dir(s.dir), filepath.Base(s.dir)+scratchInfix) // mode 0700
+	if err != nil {
+		return fmt.Errorf("make data folder: %w", err)
 	}
 	defer os.RemoveAll(scratch)
-	password := filepath.Join(scratch, ".password")
-	if err := os.WriteFile(password, []byte(s.cfg.Password+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write password file: %w", err)
+	if err := give(scratch, account); err != nil {
+		return err
 	}
-	if err := give(password, account); err != nil {
+	data := filepath.Join(scratch, "data")
+	password := filepath.Join(scratch, ".password")
+	if err := s.writePassword(password, account); err != nil {
 		return err
 	}
 	locale := "C.UTF-8"
 	if runtime.GOOS != "linux" {
 		locale = "C"
 	}
-	data := filepath.Join(scratch, "data")
 	args := append([]string{
 		"-D", data, "-U", s.cfg.Superuser, "--pwfile", password, "-E", "UTF8", "--locale=" + locale,
 		"--auth=scram-sha-256", "--no-sync", "--no-instructions",
@@ -281,17 +310,39 @@ func (s *Server) initdb(ctx context.Context, account *account) error {
 	cmd.Dir = scratch
 	cmd.Env = serverEnvironment()
 	account.apply(cmd)
-	if out, err := tiedOutput(cmd); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, strings.TrimSpace(string(out)))
+	out, err := tiedOutput(cmd)
+	if ctx.Err() != nil {
+		return fmt.Errorf("initdb: %w", context.Cause(ctx))
 	}
-	if err := os.Remove(s.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("data folder %s is not empty and holds no cluster: %w", s.dir, err)
+	if err != nil {
+		return fmt.Errorf("initdb: %w\n%s", err, strings.TrimSpace(string(out)))
 	}
 	if err := os.Rename(data, s.dir); err != nil {
 		return fmt.Errorf("move the new cluster: %w", err)
 	}
 	return nil
 }
+
+// writePassword writes the file that initdb reads the password from. The folder
+// is the server's user's, who must not lead this process, possibly root, to
+// another file: O_EXCL follows no link.
+func (s *Server) writePassword(file string, account *account) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write password file: %w", err)
+	}
+	_, err = f.WriteString(s.cfg.Password + "\n")
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("write password file: %w", err)
+	}
+	return give(file, account)
+}
+
+// quoteSetting escapes a value for postgresql.conf.
+var quoteSetting = strings.NewReplacer("'", "''", `\`, `\\`)
 
 // writeSettings replaces postgresql.conf; ALTER SYSTEM writes to another file
 // and wins.
@@ -306,7 +357,7 @@ func (s *Server) writeSettings(account *account) error {
 	var b strings.Builder
 	b.WriteString("# Written by Sluice at every start. Use [db.settings] in supabase/config.toml.\n")
 	for _, k := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&b, "%s = '%s'\n", k, strings.ReplaceAll(all[k], "'", "''"))
+		fmt.Fprintf(&b, "%s = '%s'\n", k, quoteSetting.Replace(all[k]))
 	}
 	// By way of a new file: what stands under the name now was possibly put
 	// there by the server's user, and this process may be root.
@@ -428,13 +479,14 @@ func Remove(dataDir string) error {
 	if err != nil {
 		return fmt.Errorf("resolve data folder: %w", err)
 	}
-	if elsewhere, err := readPlace(dir); err == nil && elsewhere != "" {
-		if err := os.RemoveAll(elsewhere); err != nil {
+	all := append(scratches(dir), dir)
+	if elsewhere, err := ownPlace(dir); err == nil && elsewhere != "" {
+		all = append(append(all, scratches(elsewhere)...), elsewhere, elsewhere+ownerSuffix)
+	}
+	for _, dir := range all {
+		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("delete cluster: %w", err)
 		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("delete cluster: %w", err)
 	}
 	return nil
 }

@@ -2,9 +2,11 @@ package project
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -28,6 +30,9 @@ type Project struct {
 	Config Config
 	// HasFolder tells whether supabase/ exists.
 	HasFolder bool
+	// Hostname stands in printed addresses: $SUPABASE_SERVICES_HOSTNAME, default
+	// 127.0.0.1. It changes nothing about what is listened on.
+	Hostname string
 }
 
 // Warning is something in the configuration that has no effect, or another one
@@ -81,19 +86,39 @@ func Load(dir string, environ []string) (*Project, []Warning, error) {
 	substitute(raw, "", env, &warnings)
 	var mistakes []error
 	override(raw, reflect.TypeFor[Config](), "", env, &mistakes)
-	decoded, err := p.decode(raw)
-	if err != nil {
-		mistakes = append(mistakes, err)
-	}
+	decoded, wrong := p.decode(raw)
+	mistakes = append(mistakes, wrong...)
 	warnings = append(warnings, decoded...)
 	warnings = append(warnings, p.Config.notServed()...)
-	p.Config.finish(abs)
+	p.Hostname = cmp.Or(env["SUPABASE_SERVICES_HOSTNAME"], "127.0.0.1")
+	p.Config.finish(abs, p.Hostname)
 	mistakes = append(mistakes, p.Config.check()...)
 	if len(mistakes) > 0 {
-		return nil, warnings, fmt.Errorf("%s: %w: %w", rel(abs, file), errors.Join(mistakes...), sluice.ErrInvalid)
+		return nil, warnings, &configError{rel(abs, file), mistakes}
 	}
 	return p, warnings, nil
 }
+
+// configError is everything that is wrong with a configuration. Its kind is
+// sluice.ErrInvalid.
+type configError struct {
+	file     string
+	mistakes []error
+}
+
+func (e *configError) Error() string {
+	if len(e.mistakes) == 1 {
+		return e.file + ": " + e.mistakes[0].Error()
+	}
+	text := fmt.Sprintf("%s has %d mistakes:", e.file, len(e.mistakes))
+	for _, m := range e.mistakes {
+		text += "\n  " + m.Error()
+	}
+	return text
+}
+
+// Unwrap returns the mistakes and the kind.
+func (e *configError) Unwrap() []error { return append(slices.Clip(e.mistakes), sluice.ErrInvalid) }
 
 // path returns a path below supabase/.
 func (p *Project) path(parts ...string) string {
@@ -150,6 +175,9 @@ func substitute(v any, key string, env map[string]string, warnings *[]Warning) a
 			return v
 		}
 		if s, ok := env[m[1]]; ok {
+			if strings.HasPrefix(s, "encrypted:") {
+				*warnings = append(*warnings, Warning{key, fmt.Sprintf("%s is encrypted with dotenvx, which Sluice does not undo; run sluice under dotenvx", m[1])})
+			}
 			return s
 		}
 		*warnings = append(*warnings, Warning{key, fmt.Sprintf("the environment variable %s is not set; the value stays %q", m[1], v)})
@@ -195,8 +223,8 @@ func override(raw map[string]any, t reflect.Type, prefix string, env map[string]
 			continue
 		}
 		variable := "SUPABASE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
-		s, ok := env[variable]
-		if !ok || ft.Kind() == reflect.Map {
+		s := env[variable] // an empty variable is as good as none, as in the CLI
+		if s == "" || ft.Kind() == reflect.Map {
 			continue
 		}
 		v, err := parseAs(s, ft)
@@ -208,51 +236,17 @@ func override(raw map[string]any, t reflect.Type, prefix string, env map[string]
 	}
 }
 
-func parseAs(s string, t reflect.Type) (any, error) {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch {
-	case t == reflect.TypeFor[Duration]():
-		return s, nil
-	case t.Kind() == reflect.Bool:
-		b, err := strconv.ParseBool(s)
-		if err != nil {
-			return nil, fmt.Errorf("%q is neither true nor false", s)
-		}
-		return b, nil
-	case t.Kind() == reflect.Int:
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a number", s)
-		}
-		return n, nil
-	case t.Kind() == reflect.Slice:
-		var out []any
-		for _, part := range strings.Split(s, ",") {
-			if part = strings.TrimSpace(part); part != "" {
-				out = append(out, part)
-			}
-		}
-		return out, nil
-	}
-	return s, nil
-}
-
-// decode fills Config from the raw tree and warns about keys nobody knows.
-func (p *Project) decode(raw map[string]any) ([]Warning, error) {
-	textNumbers(raw, reflect.TypeFor[Config]())
+// decode fills Config from the raw tree, warns about keys nobody knows, and
+// returns the values that do not fit. raw loses those.
+func (p *Project) decode(raw map[string]any) ([]Warning, []error) {
+	wrong := fit(raw, reflect.TypeFor[Config](), "")
 	var buf bytes.Buffer
 	if err := toml.NewEncoder(&buf).Encode(raw); err != nil {
-		return nil, err
+		return nil, append(wrong, err)
 	}
 	meta, err := toml.Decode(buf.String(), &p.Config)
 	if err != nil {
-		var pe toml.ParseError
-		if errors.As(err, &pe) {
-			return nil, fmt.Errorf("%s: %s", pe.LastKey, pe.Message)
-		}
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "toml: "))
+		return nil, append(wrong, err) // fit lets nothing through that does not decode
 	}
 	var warnings []Warning
 	known, open := knownKeys(reflect.TypeFor[Config](), "")
@@ -267,28 +261,7 @@ func (p *Project) decode(raw map[string]any) ([]Warning, error) {
 		}
 		warnings = append(warnings, Warning{key, text})
 	}
-	return warnings, nil
-}
-
-// textNumbers turns strings that stand where a number or boolean is wanted
-// (from env(NAME)) into that type.
-func textNumbers(raw map[string]any, t reflect.Type) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name := f.Tag.Get("toml")
-		switch v := raw[name].(type) {
-		case map[string]any:
-			if f.Type.Kind() == reflect.Struct {
-				textNumbers(v, f.Type)
-			}
-		case string:
-			if k := f.Type.Kind(); k == reflect.Int && f.Type != reflect.TypeFor[Duration]() || k == reflect.Bool || k == reflect.Pointer {
-				if x, err := parseAs(v, f.Type); err == nil {
-					raw[name] = x
-				}
-			}
-		}
-	}
+	return warnings, wrong
 }
 
 func isBelow(ws []Warning, key string) bool {
@@ -393,7 +366,7 @@ func anyEnabled(m map[string]any) bool {
 var notInID = regexp.MustCompile(`[^a-zA-Z0-9_.-]`)
 
 // finish derives the values that depend on others.
-func (c *Config) finish(dir string) {
+func (c *Config) finish(dir, hostname string) {
 	if c.ProjectID == "" {
 		c.ProjectID = filepath.Base(dir)
 	}
@@ -402,7 +375,7 @@ func (c *Config) finish(dir string) {
 		c.ProjectID = c.ProjectID[:40]
 	}
 	if c.API.ExternalURL == "" {
-		c.API.ExternalURL = "http://127.0.0.1:" + strconv.Itoa(c.API.Port)
+		c.API.ExternalURL = "http://" + net.JoinHostPort(hostname, strconv.Itoa(c.API.Port))
 	}
 	c.API.ExternalURL = strings.TrimRight(c.API.ExternalURL, "/")
 	if c.Auth.ExternalURL == "" {

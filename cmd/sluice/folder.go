@@ -22,13 +22,17 @@ type folder struct {
 // state is what a running stack writes for status and stop.
 type state struct {
 	PID     int       `json:"pid"`
+	Ready   bool      `json:"ready"` // the services answer; before that PID alone is set
 	Started time.Time `json:"started"`
 	Version string    `json:"version"`
 	Vars    []envVar  `json:"vars"`
 	Chat    string    `json:"chat,omitempty"` // address of the example's page
+	// Control is where the process takes requests of other commands.
+	Control controlAddress `json:"control"`
 }
 
-// openFolder makes .sluice in workdir if it is missing.
+// openFolder finds the .sluice of workdir, which need not be there: nothing but
+// a start makes it.
 func openFolder(workdir string) (*folder, error) {
 	abs, err := filepath.Abs(workdir)
 	if err != nil {
@@ -37,17 +41,27 @@ func openFolder(workdir string) (*folder, error) {
 	if fi, err := os.Stat(abs); err != nil || !fi.IsDir() {
 		return nil, fmt.Errorf("--workdir %q is not a folder", workdir)
 	}
-	f := &folder{workdir: abs, dir: filepath.Join(abs, ".sluice")}
+	return &folder{workdir: abs, dir: filepath.Join(abs, ".sluice")}, nil
+}
+
+// create makes .sluice if it is missing.
+func (f *folder) create() error {
 	if err := os.MkdirAll(f.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the data folder: %w", err)
+		return fmt.Errorf("make the data folder: %w", err)
 	}
 	ignore := filepath.Join(f.dir, ".gitignore")
 	if _, err := os.Stat(ignore); errors.Is(err, fs.ErrNotExist) {
 		if err := os.WriteFile(ignore, []byte("*\n"), 0o644); err != nil {
-			return nil, fmt.Errorf("make the data folder: %w", err)
+			return fmt.Errorf("make the data folder: %w", err)
 		}
 	}
-	return f, nil
+	return nil
+}
+
+// exists tells whether anything was ever started here.
+func (f *folder) exists() bool {
+	fi, err := os.Stat(f.dir)
+	return err == nil && fi.IsDir()
 }
 
 func (f *folder) data() string        { return filepath.Join(f.dir, "pg") }
@@ -59,8 +73,12 @@ func (f *folder) readyMarker() string { return filepath.Join(f.dir, "initialized
 // kernel releases it when the process dies, so a crash leaves nothing behind.
 func (f *folder) lock() *flock.Flock { return flock.New(filepath.Join(f.dir, "lock")) }
 
-// running returns the state of a running stack, or nil.
+// running returns the state of a running stack, or nil. While it starts or stops,
+// the error is errStarting.
 func (f *folder) running() (*state, error) {
+	if !f.exists() {
+		return nil, nil
+	}
 	l := f.lock()
 	got, err := l.TryLock()
 	if err != nil {
@@ -83,6 +101,9 @@ func (f *folder) readState() (*state, error) {
 	var s state
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("read state %s: %w", f.statePath(), err)
+	}
+	if !s.Ready {
+		return &s, errStarting
 	}
 	return &s, nil
 }

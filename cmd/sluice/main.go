@@ -37,6 +37,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	case errors.As(err, &code):
 		return int(code)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(stderr, "sluice: %v\n", err)
 	return 1
@@ -59,6 +61,7 @@ In a project's folder, with or without supabase/config.toml:
 
   sluice start            start the local stack and print its addresses and keys
   sluice status -o env    the same values for a shell or an .env file
+  sluice db reset         make the database anew from migrations and seed
   sluice stop             stop it; the data stays`,
 		Version:       buildVersion(),
 		SilenceUsage:  true,
@@ -66,10 +69,24 @@ In a project's folder, with or without supabase/config.toml:
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w\nSee the flags with: %s --help", err, cmd.CommandPath())
+	})
 	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
 	root.PersistentFlags().Bool("debug", false, "log every connection and request")
-	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDoctor(stdout, stderr), newCSP(stdout, stderr))
+	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stderr), newDoctor(stdout, stderr), newCSP(stdout, stderr))
 	return root
+}
+
+// noArgs is cobra.NoArgs with the way to the right usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return fmt.Errorf("unknown command %q for %q\nSee the commands with: %s --help", args[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	return fmt.Errorf("%q takes no arguments, and %q is one\nSee the flags with: %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())
 }
 
 func buildVersion() string {

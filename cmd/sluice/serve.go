@@ -40,7 +40,7 @@ type serveConfig struct {
 }
 
 // serve brings the services up in the order in which they depend on one another
-// and runs them until ctx ends. ready is called once clients are answered. What
+// and runs them until ctx ends. ready is called once clients are about to be answered. What
 // was opened first closes last: pools after the services that use them.
 func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	admin, err := pg.Open(ctx, pg.Config{URL: cfg.adminURL, Name: "sluice", MaxConns: 8, Logger: cfg.log})
@@ -133,11 +133,15 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	g.Go(func() error { return feed.Run(ctx) })
 	g.Go(func() error { return rt.Run(ctx) })
 	g.Go(func() error { return keepPartitions(ctx, admin, cfg.log) })
-	g.Go(func() error { return gw.Run(ctx) })
+	// Requests wait in the listener's queue until they can be answered.
 	g.Go(func() error {
 		live, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		if err := reader.Live(live); err != nil {
+		err := reader.Live(live)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("wait for the change stream: %w", reader.State().Err)
 		}
 		if cache != nil {
@@ -145,7 +149,10 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 				return err
 			}
 		}
-		return ready()
+		if err := ready(); err != nil {
+			return err
+		}
+		return gw.Run(ctx)
 	})
 	return g.Wait()
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -17,16 +19,13 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/devpg"
 	"github.com/sluice-dev/sluice/examples/chat"
-	"github.com/sluice-dev/sluice/internal/backoff"
-	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/token"
 )
 
 // runStack is `sluice start`: the project's own PostgreSQL, its schema, and the
 // services, until ctx ends.
-func runStack(ctx context.Context, f *folder, o startOptions) error {
-	say := newProgress(o)
+func runStack(ctx context.Context, f *folder, o startOptions, say *progress) error {
 	logFile, err := os.OpenFile(f.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
@@ -49,7 +48,7 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 	if err != nil {
 		return err
 	}
-	defer api.Close() // the gateway's once it runs; closing twice is harmless
+	defer api.release()
 
 	server, err := devpg.New(devpg.Config{
 		DataDir: f.data(), Port: p.Config.DB.Port, Settings: p.Config.PostgresSettings(),
@@ -59,22 +58,34 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 	if err != nil {
 		return err
 	}
-	say.say("Starting database...")
-	if _, err := server.Start(ctx); err != nil {
+	db := &database{folder: f, project: p, server: server, log: log, say: say}
+	if err := db.start(ctx); err != nil {
 		return err
 	}
-	defer func() {
-		say.say("Stopping database...")
-		if err := within(stopDeadline/2, server.Stop); err != nil {
-			say.say("WARN: %v", err)
-		}
-	}()
-	if err := prepareDatabase(ctx, f, p, server, log, say); err != nil {
+	defer db.stop()
+	if err := db.prepare(ctx); err != nil {
 		return err
 	}
 
-	s := state{PID: os.Getpid(), Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p.Config, named)}
+	control, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for other commands: %w", err)
+	}
+	defer control.Close() // once more than its server
 	g, ctx := errgroup.WithContext(ctx)
+	st := &stack{
+		db: db, options: o, api: api, resets: make(chan *resetRequest),
+		state: state{
+			PID: os.Getpid(), Ready: true, Started: time.Now().UTC(), Version: buildVersion(), Vars: statusVars(p, named),
+			Control: controlAddress{URL: "http://" + control.Addr().String(), Token: rand.Text()},
+		},
+		services: serveConfig{
+			log: log, project: p.Config, keys: keys, api: api, explain: true,
+			adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
+			userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
+			authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
+		},
+	}
 	if o.chat {
 		l, address, err := chatListener(p.Config.Auth.SiteURL)
 		if err != nil {
@@ -85,96 +96,110 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 			l.Close()
 			return err
 		}
-		s.Chat = address
+		st.state.Chat = address
 		g.Go(func() error { return serveHTTP(ctx, l, page) })
 	}
-	say.say("Starting services...")
-	cfg := serveConfig{
-		log: log, project: p.Config, keys: keys, api: api, explain: true,
-		adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
-		userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
-		authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
-	}
-	g.Go(func() error {
-		return serve(ctx, cfg, func() error {
-			if err := f.writeState(s); err != nil {
-				return err
-			}
-			say.say("Started Sluice local development setup.")
-			say.ready()
-			if o.readyFD != 0 {
-				return nil // whoever started this process prints the boxes
-			}
-			return printStarted(o.stdout, &s)
-		})
-	})
-	g.Go(func() error { return keepPostgres(ctx, server, log, say) })
+	g.Go(func() error { return serveHTTP(ctx, control, st.controlHandler()) })
+	g.Go(func() error { return st.run(ctx) })
 	return g.Wait()
 }
 
-// keepPostgres starts PostgreSQL again whenever it ends by itself. Meanwhile the
-// services answer that the database is away, and keep their sockets.
-func keepPostgres(ctx context.Context, server *devpg.Server, log *slog.Logger, say *progress) error {
-	retry := backoff.Backoff{Max: 15 * time.Second}
-	for running := time.Now(); ; running = time.Now() {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-server.Done():
+// stack is a running local stack: services on a database of their own.
+type stack struct {
+	// fixed after runStack
+	db       *database
+	options  startOptions
+	services serveConfig
+	api      *heldListener
+	state    state
+	resets   chan *resetRequest
+
+	// owned by run
+	announced bool
+}
+
+// run keeps services and PostgreSQL up until ctx ends. For a reset of the
+// database the services end and begin anew: nothing that they know of the old
+// database survives, and stock clients join again by themselves.
+func (st *stack) run(ctx context.Context) error {
+	var answered *resetRequest // waits for the services to be ready again
+	for {
+		next, err := st.runServices(ctx, answered)
+		answered.answer(cmp.Or(err, errStopped)) // no effect when they were ready
+		if next == nil {
+			return err
 		}
-		log.Error("PostgreSQL ended by itself; starting it again", "log", ".sluice/postgres.log")
-		say.say("PostgreSQL ended by itself (its log is .sluice/postgres.log). Starting it again...")
-		if time.Since(running) > time.Minute {
-			retry.Reset()
+		answered = next
+		st.db.say.follow(next.say)
+		err = st.db.recreate(ctx, next)
+		if err == nil {
+			// What fails here is a person's script: the services come back, on
+			// what came before it.
+			next.failure = st.db.prepare(ctx)
 		}
-		if retry.Wait(ctx) != nil {
+		if ctx.Err() != nil {
 			return nil
 		}
-		_, err := server.Start(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			log.Error("PostgreSQL does not start", sluice.LogError, err)
-			say.say("WARN: PostgreSQL does not start: %v", err)
-		default:
-			log.Info("PostgreSQL is back")
-			say.say("PostgreSQL is back.")
+		if err != nil {
+			next.answer(err)
+			return err
+		}
+		if err := st.api.reopen(); err != nil {
+			return fmt.Errorf("serve again: %w", err)
 		}
 	}
 }
 
-// prepareDatabase brings the cluster to the state that the services and the
-// project's migrations expect. User migrations run on a fresh database alone, as
-// in the Supabase CLI; a first start that failed half way is taken up again.
-func prepareDatabase(ctx context.Context, f *folder, p *project.Project, server *devpg.Server, log *slog.Logger, say *progress) error {
-	_, err := os.Stat(f.readyMarker())
-	fresh := errors.Is(err, os.ErrNotExist)
-	if fresh {
-		say.say("Initialising schema...")
-	}
-	admin := sluice.Secret(server.URL("supabase_admin", "postgres"))
-	secret := p.Config.Auth.JWTSecret
-	if secret == "" {
-		secret = token.DevJWTSecret
-	}
-	err = pg.Bootstrap(ctx, admin, pg.BootstrapOptions{
-		JWTSecret: sluice.Secret(secret), JWTExp: p.Config.Auth.JWTExpiry,
-		AutoExposeNewTables: p.Config.API.AutoExposeNewTables, Logger: log,
+var (
+	// errReset ends the services for a reset.
+	errReset   = errors.New("the database is being reset once more")
+	errStopped = errors.New("the stack was stopped before its services were ready again")
+)
+
+// runServices runs the services until ctx ends, one of them fails, or a reset is
+// asked for, which it returns. answered is the reset that is over once they are
+// ready.
+func (st *stack) runServices(ctx context.Context, answered *resetRequest) (*resetRequest, error) {
+	var next *resetRequest
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return serve(ctx, st.services, func() error {
+			defer st.db.say.follow(nil)
+			defer answered.finish()
+			return st.ready()
+		})
 	})
-	if err != nil {
-		return err
+	g.Go(func() error { return st.db.keep(ctx) })
+	g.Go(func() error {
+		select {
+		case next = <-st.resets:
+			return errReset
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	st.db.say.say("Starting services...")
+	if err := g.Wait(); next == nil {
+		return nil, err
 	}
-	if err := pg.Migrate(ctx, admin, log); err != nil {
-		return err
-	}
-	if !fresh {
+	return next, nil
+}
+
+// ready tells whoever waits for the stack, once.
+func (st *stack) ready() error {
+	if st.announced {
 		return nil
 	}
-	if err := p.Apply(ctx, sluice.Secret(server.URL("postgres", "postgres")), func(line string) { say.say("%s", line) }); err != nil {
+	st.announced = true
+	if err := st.db.folder.writeState(st.state); err != nil {
 		return err
 	}
-	return os.WriteFile(f.readyMarker(), nil, 0o644)
+	st.db.say.say("Started Sluice local development setup.")
+	st.db.say.ready()
+	if st.options.readyFD != 0 {
+		return nil // whoever started this process prints the boxes
+	}
+	return printStarted(st.options.stdout, &st.state)
 }
 
 // namedKeys are the keys that status prints.
@@ -208,13 +233,16 @@ func projectKeys(p *project.Project) (*token.Keyring, namedKeys, error) {
 		Secret: sluice.Secret(n.jwtSecret), SigningKeys: signing,
 		PublishableKeys: []sluice.Secret{sluice.Secret(n.publishable)}, SecretKeys: []sluice.Secret{sluice.Secret(n.secret)},
 	})
+	if err != nil && a.SigningKeysPath != "" {
+		err = fmt.Errorf("auth.signing_keys_path: %w", err)
+	}
 	return k, n, err
 }
 
 // statusVars are the values of `status` (spec gateway C.2.1) for what is served.
-func statusVars(c project.Config, n namedKeys) []envVar {
-	api := c.API.ExternalURL
-	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DB.Port)), Path: "/postgres"}
+func statusVars(p *project.Project, n namedKeys) []envVar {
+	c, api := p.Config, p.Config.API.ExternalURL
+	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort(p.Hostname, strconv.Itoa(c.DB.Port)), Path: "/postgres"}
 	const apis, database, keys = "APIs", "Database", "Authentication Keys"
 	out := []envVar{{"api.url", "API_URL", api, apis, "Project URL"}}
 	if c.API.Enabled {

@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/sluice-dev/sluice/devpg"
 )
 
 func newStart(stdout, stderr io.Writer) *cobra.Command {
@@ -28,7 +25,7 @@ starts use it as it is. Without a supabase/ folder the defaults of the Supabase
 CLI apply.
 
 The stack runs in the foreground until Ctrl-C; --detach leaves it running.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o := startOptions{stdout: stdout, stderr: stderr}
 			o.detach, _ = cmd.Flags().GetBool("detach")
@@ -36,10 +33,11 @@ The stack runs in the foreground until Ctrl-C; --detach leaves it running.`,
 			o.readyFD, _ = cmd.Flags().GetInt("ready-fd")
 			o.debug, _ = cmd.InheritedFlags().GetBool("debug")
 			o.workdir = flag(cmd, "workdir")
-			return start(cmd.Context(), o)
+			say := newProgress(o)
+			return say.failure(start(cmd.Context(), o, say))
 		},
 	}
-	cmd.Flags().BoolP("detach", "d", false, "return once everything answers; `sluice stop` ends it")
+	cmd.Flags().BoolP("detach", "d", false, "return once everything answers; the command stop ends it")
 	cmd.Flags().Bool("chat", false, "also serve the chat example's page on the port of [auth] site_url")
 	cmd.Flags().Int("ready-fd", 0, "file descriptor that is told when everything answers")
 	_ = cmd.Flags().MarkHidden("ready-fd")
@@ -55,9 +53,12 @@ type startOptions struct {
 }
 
 // start runs the stack in the foreground, or hands over to a process of its own.
-func start(ctx context.Context, o startOptions) error {
+func start(ctx context.Context, o startOptions, say *progress) error {
 	f, err := openFolder(o.workdir)
 	if err != nil {
+		return err
+	}
+	if err := f.create(); err != nil {
 		return err
 	}
 	s, err := f.running()
@@ -76,9 +77,11 @@ func start(ctx context.Context, o startOptions) error {
 		return errStarting
 	}
 	defer lock.Unlock() //nolint:errcheck // released by the kernel at the latest
-	f.removeState()
+	if err := f.writeState(state{PID: os.Getpid()}); err != nil {
+		return err
+	}
 	defer f.removeState()
-	return runStack(ctx, f, o)
+	return runStack(ctx, f, o, say)
 }
 
 // printStarted ends the output of a start: boxes of addresses and keys, and
@@ -151,14 +154,17 @@ func startDetached(ctx context.Context, f *folder, o startOptions) error {
 	return printStarted(o.stdout, s)
 }
 
-// readyLine ends the progress on --ready-fd.
+// readyLine ends the progress on --ready-fd; without it the start has failed.
 const readyLine = "ready"
 
-// progress tells a person what is being done: on standard error, and to the
-// process that waits for a detached start.
+// progress tells a person what is being done: on standard error, to the process
+// that waits for a detached start, and to a command that asked for something.
 type progress struct {
 	w     io.Writer
 	extra *os.File
+
+	mu        sync.Mutex
+	following func(line string) // guarded by mu
 }
 
 func newProgress(o startOptions) *progress {
@@ -171,28 +177,43 @@ func newProgress(o startOptions) *progress {
 
 func (p *progress) say(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	fmt.Fprintln(p.w, line)
 	if p.extra != nil {
 		fmt.Fprintln(p.extra, line)
 	}
+	if p.following != nil {
+		p.following(line)
+	}
+}
+
+// follow gives further lines to fn as well, until it is called with nil.
+func (p *progress) follow(fn func(line string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.following = fn
+}
+
+// failure tells the process that waits for a detached start why there is none.
+// Standard error is the log's there.
+func (p *progress) failure(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.extra != nil {
+		fmt.Fprintf(p.extra, "sluice: %v\n", err)
+	}
+	return err
 }
 
 func (p *progress) ready() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.extra != nil {
 		fmt.Fprintln(p.extra, readyLine)
 		p.extra.Close()
 		p.extra = nil
 	}
-}
-
-// listen opens a loopback port, with an error that says what to change.
-func listen(port int, key string) (net.Listener, error) {
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s%s: %w\nSet another port as %s in supabase/config.toml, or end the other program", addr, devpg.Holder(port), err, key)
-	}
-	return l, nil
 }
 
 // within bounds a clean-up that must run although ctx has ended.

@@ -34,10 +34,13 @@ go to standard output alone, so that they can be redirected or sourced:
   sluice status -o env --override-name api.url=NEXT_PUBLIC_SUPABASE_URL > .env.local
 
 The exit code is 1 when nothing runs.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			format, _ := cmd.Flags().GetString("output")
 			overrides, _ := cmd.Flags().GetStringArray("override-name")
+			if !slices.Contains(formats, format) {
+				return fmt.Errorf("-o %q: the formats are %s", format, strings.Join(formats, ", "))
+			}
 			f, err := openFolder(flag(cmd, "workdir"))
 			if err != nil {
 				return err
@@ -59,7 +62,7 @@ The exit code is 1 when nothing runs.`,
 			return writeStatus(stdout, format, vars)
 		},
 	}
-	cmd.Flags().StringP("output", "o", "pretty", "format: pretty, env, json, yaml or toml")
+	cmd.Flags().StringP("output", "o", "pretty", "format: "+strings.Join(formats, ", "))
 	cmd.Flags().StringArray("override-name", nil, "another name for a value, as ID=NAME (for example api.url=SUPABASE_URL); may be repeated")
 	return cmd
 }
@@ -102,11 +105,13 @@ func ids(vars []envVar) string {
 	return strings.Join(out, ", ")
 }
 
+// formats of status -o.
+var formats = []string{"pretty", "env", "json", "yaml", "toml"}
+
+// writeStatus prints in one of formats.
 func writeStatus(w io.Writer, format string, vars []envVar) error {
 	byName := slices.SortedFunc(slices.Values(vars), func(a, b envVar) int { return strings.Compare(a.Name, b.Name) })
 	switch format {
-	case "pretty":
-		return writeBoxes(w, vars)
 	case "env":
 		for _, v := range byName {
 			fmt.Fprintf(w, "%s=%s\n", v.Name, quoteEnv(v.Value))
@@ -129,7 +134,7 @@ func writeStatus(w io.Writer, format string, vars []envVar) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(m)
 	default:
-		return fmt.Errorf("-o %q: the formats are pretty, env, json, yaml and toml", format)
+		writeBoxes(w, vars)
 	}
 	return nil
 }
@@ -145,7 +150,7 @@ func quoteJSON(s string) string {
 }
 
 // writeBoxes prints the groups that users of the Supabase CLI know.
-func writeBoxes(w io.Writer, vars []envVar) error {
+func writeBoxes(w io.Writer, vars []envVar) {
 	var order []string
 	groups := map[string][]envVar{}
 	for _, v := range vars {
@@ -170,5 +175,4 @@ func writeBoxes(w io.Writer, vars []envVar) error {
 		}
 		fmt.Fprintf(w, "╰%s┴%s╯\n", strings.Repeat("─", label+2), strings.Repeat("─", width-label-3))
 	}
-	return nil
 }

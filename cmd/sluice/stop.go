@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/sluice-dev/sluice/devpg"
 )
 
 func newStop(stderr io.Writer) *cobra.Command {
@@ -19,7 +16,7 @@ func newStop(stderr io.Writer) *cobra.Command {
 		Short: "Stop the running stack; the data stays",
 		Long: `Stops the stack that runs in this folder. Data stays and the next start uses it
 again; --no-backup deletes the database.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			noBackup, _ := cmd.Flags().GetBool("no-backup")
 			f, err := openFolder(flag(cmd, "workdir"))
@@ -51,6 +48,9 @@ func stop(ctx context.Context, f *folder, noBackup bool, stderr io.Writer) error
 	case err == nil:
 		fmt.Fprintln(stderr, "Nothing is running in this folder.")
 	}
+	if !f.exists() {
+		return nil
+	}
 	// The lock is free when the process has ended, whichever way.
 	wait, cancel := context.WithTimeout(ctx, stopDeadline)
 	defer cancel()
@@ -61,10 +61,7 @@ func stop(ctx context.Context, f *folder, noBackup bool, stderr io.Writer) error
 	}
 	defer l.Unlock() //nolint:errcheck // the process ends
 	if noBackup {
-		if err := devpg.Remove(f.data()); err != nil {
-			return fmt.Errorf("delete the database: %w", err)
-		}
-		if err := os.Remove(f.readyMarker()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := f.removeDatabase(); err != nil {
 			return fmt.Errorf("delete the database: %w", err)
 		}
 		fmt.Fprintln(stderr, "Deleted the database of this project.")

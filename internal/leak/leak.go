@@ -18,7 +18,11 @@ const wait = 5 * time.Second
 //	func TestMain(m *testing.M) { leak.Main(m) }
 //
 // Each of before runs first: it ends what the tests of the package share.
-func Main(m *testing.M, before ...func()) {
+func Main(m *testing.M, before ...func()) { os.Exit(Run(m, before...)) }
+
+// Run is Main for a package that has to clean up before the exit: it returns
+// the exit code.
+func Run(m *testing.M, before ...func()) int {
 	code := m.Run()
 	for _, end := range before {
 		end()
@@ -29,7 +33,7 @@ func Main(m *testing.M, before ...func()) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // Check fails t when goroutines that started after the call outlive it. It is

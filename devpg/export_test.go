@@ -1,0 +1,31 @@
+//go:build unix
+
+package devpg
+
+import "testing"
+
+// For tests.
+var (
+	FindVersion = find
+	RunsOn      = runsOn
+)
+
+// SharedDir is where clusters live that the server's user cannot enter.
+const SharedDir = sharedDir
+
+// HideInstalled lets Find see PATH alone until t ends. t must not be parallel.
+func HideInstalled(t testing.TB) {
+	old := installed
+	installed = nil
+	t.Cleanup(func() { installed = old })
+}
+
+// ServerIDs returns the user and group that servers run as when this process is
+// root.
+func ServerIDs() (uid, gid int, err error) {
+	a, err := serverAccount()
+	if err != nil || a == nil {
+		return 0, 0, err
+	}
+	return a.uid, a.gid, nil
+}
