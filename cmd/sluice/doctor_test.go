@@ -23,14 +23,14 @@ import (
 // lastCode is the key of the exit code of a script's last `sluice`.
 type lastCode struct{}
 
-// TestDoctorScripts runs testdata/doctor_*.txtar. A script has two servers:
+// TestDoctorScripts runs testdata/doctor/*.txtar. A script has two servers:
 // $HEALTHY, where everything works, and $SEED, whose gateway exchanges an opaque
-// key on REST and not on the socket. `sluice` runs the program in this process,
-// `code N` checks its exit code.
+// key on REST and not on the socket. `run ARGS` runs the program in this
+// process, `code N` checks its exit code.
 func TestDoctorScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Files: scripts(t, "testdata/doctor_*.txtar"),
+		Files: scripts(t, "testdata/doctor/*.txtar"),
 		Setup: func(env *testscript.Env) error {
 			healthy, seed := httptest.NewServer(fakeStack(false)), httptest.NewServer(fakeStack(true))
 			env.Defer(healthy.Close)
@@ -42,7 +42,7 @@ func TestDoctorScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"sluice": func(ts *testscript.TestScript, neg bool, args []string) {
+			"run": func(ts *testscript.TestScript, neg bool, args []string) {
 				code := run(context.Background(), append(args, "--workdir", ts.Getenv("WORK")), ts.Stdout(), ts.Stderr())
 				*ts.Value(lastCode{}).(*int) = code
 				if neg != (code != 0) {
