@@ -43,6 +43,8 @@ type table struct {
 	columns map[string]int // by name
 	key     []int          // positions of the primary key
 
+	keysOnly sync.Once // the log says what a DELETE gives up
+
 	// mu guards roles.
 	mu    sync.Mutex
 	roles map[string]*tableRole
@@ -69,9 +71,11 @@ type columnDef struct {
 	Num     int    `json:"num"`
 	Type    uint32 `json:"type"`
 	TypName string `json:"typname"`
-	Cast    string `json:"cast"`
 	Key     bool   `json:"key"` // of the primary key
 }
+
+// plain returns the type of column at, or what its domain stands on.
+func (t *table) plain(at int) *sqlType { return t.types[t.def.Columns[at].Type].plain() }
 
 // published reports whether the user's publication carries this kind.
 func (t *table) published(k sluice.ChangeKind) bool {
@@ -164,8 +168,15 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 			return fmt.Errorf("read definition: %w", err)
 		}
 		var err error
-		t.types, err = loadTypes(ctx, tx, t.def.Columns)
-		return err
+		if t.types, err = loadTypes(ctx, tx, t.def.Columns); err != nil {
+			return err
+		}
+		for _, c := range t.def.Columns {
+			if t.types[c.Type] == nil {
+				return fmt.Errorf("type %d of column %q is gone", c.Type, c.Name)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, pg.Wrap(err, "load definition of table %d", oid)
@@ -173,7 +184,7 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 	for i, col := range t.def.Columns {
 		t.columns[col.Name] = i
 		t.check.Columns = append(t.check.Columns, col.Name)
-		t.check.Types = append(t.check.Types, col.Cast)
+		t.check.Types = append(t.check.Types, t.plain(i).value)
 		if col.Key {
 			t.key = append(t.key, i)
 		}

@@ -161,17 +161,18 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 	return append(dst, `null}`...)
 }
 
-// oldImage returns the values of the old row that may be shown.
+// oldImage returns the values of the old row that may be shown. An UPDATE that
+// left the identity as it was comes without an old row: the new one has it.
 func (r *run) oldImage(w *row, form oldForm) []sluice.Value {
-	if form == oldAll {
-		return w.old
-	}
-	from := w.old
-	if from == nil {
-		from = w.new // an UPDATE that left the key as it was
+	from, which := w.old, r.t.key
+	switch {
+	case from != nil && form == oldAll:
+		return from
+	case from == nil:
+		from, which = w.new, r.identity
 	}
 	out := make([]sluice.Value, len(r.t.def.Columns))
-	for _, k := range r.t.key {
+	for _, k := range which {
 		out[k] = from[k]
 	}
 	return out

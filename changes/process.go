@@ -56,6 +56,8 @@ type run struct {
 	t    *table
 	j    job
 	rows []row
+	// identity holds the positions of the replica identity's columns.
+	identity []int
 
 	groups []*group
 	byKey  map[identityKey]*group
@@ -99,6 +101,9 @@ func newRun(s *Service, t *table, j job) *run {
 	for i, c := range j.rel.Columns {
 		if at, ok := t.columns[c.Name]; ok {
 			place[at] = i
+			if c.Key {
+				r.identity = append(r.identity, at)
+			}
 		}
 	}
 	arrange := func(in []sluice.Value) []sluice.Value {
@@ -246,6 +251,10 @@ func (r *run) require(g *group, i int) {
 	case w.ch.Kind == sluice.ChangeDelete && !w.ch.OldFull:
 		// The named exception: keys only, no decision is possible.
 		g.allowed[2*i] = true
+		r.t.keysOnly.Do(func() {
+			r.s.log.Info("keys of deleted rows reach every subscriber who may select them: without REPLICA IDENTITY FULL no policy can be asked",
+				sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name)
+		})
 	case w.ch.Kind == sluice.ChangeDelete:
 		g.need[2*i+1] = true
 	default:
