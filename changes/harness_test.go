@@ -74,6 +74,16 @@ type listener struct {
 
 	mu     sync.Mutex
 	events []event
+	bodies []json.RawMessage
+}
+
+// same reports whether event i of both is the same memory: rendered once.
+func (l *listener) same(other *listener, i int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	return &l.bodies[i][0] == &other.bodies[i][0]
 }
 
 type event struct {
@@ -125,7 +135,7 @@ func (l *listener) deliver(e sluice.ChangeEvent) {
 		l.t.Errorf("event is no JSON: %v: %s", err, e.Data)
 	}
 	l.mu.Lock()
-	l.events = append(l.events, ev)
+	l.events, l.bodies = append(l.events, ev), append(l.bodies, e.Data)
 	l.mu.Unlock()
 	select {
 	case l.more <- struct{}{}:
