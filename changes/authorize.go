@@ -181,6 +181,7 @@ func (r *run) note(ctx context.Context, sql string, g *group, which []int, res p
 	if ctx.Err() != nil {
 		return
 	}
+	r.failed = true
 	// A policy that takes too long would take as long for every part.
 	if len(which) <= 1 || pg.SQLState(res.Err) == "57014" {
 		r.s.metrics.DeniedByError.Add(int64(len(which)))

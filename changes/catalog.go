@@ -135,11 +135,17 @@ const maxTables = 4096
 // does not exist is an error of kind sluice.ErrNotFound.
 func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, error) {
 	c.mu.Lock()
-	t, now := c.tables[oid], c.gen
+	t := c.tables[oid]
 	c.mu.Unlock()
 	if t != nil && t.gen >= gen {
 		return t, nil
 	}
+	return c.reload(ctx, oid)
+}
+
+// reload reads a definition and keeps it in place of the one that is known.
+func (c *catalog) reload(ctx context.Context, oid uint32) (*table, error) {
+	now := c.generation()
 	t, err := c.load(ctx, oid)
 	if err != nil {
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -24,7 +23,7 @@ type feed struct {
 
 func newFeed(t *testing.T, db *pgtest.DB) *feed {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f := &feed{db: db}
 	reader, err := wal.New(wal.Config{
 		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Logger: log,
@@ -152,7 +151,7 @@ func (l *listener) got() []event {
 // wait returns the events once there are n, or fails.
 func (l *listener) wait(n int) []event {
 	l.t.Helper()
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(20 * time.Second)
 	for {
 		if got := l.got(); len(got) >= n {
 			return got

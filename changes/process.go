@@ -3,6 +3,9 @@ package changes
 import (
 	"context"
 	"errors"
+	"reflect"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/backoff"
@@ -25,15 +28,36 @@ func (s *Service) process(ctx context.Context, j job) {
 		}
 		return
 	}
-	if !t.listed() {
-		return
+	for range definitionTries {
+		if !t.listed() {
+			return
+		}
+		r := newRun(s, t, j)
+		r.group(ctx, bindings)
+		r.match(ctx)
+		r.authorize(ctx)
+		if !r.failed || ctx.Err() != nil {
+			r.send()
+			return
+		}
+		// The definition may be older than the table is: DDL is visible before the
+		// stream tells of it. Nobody has been sent anything yet.
+		var fresh *table
+		err := s.persist(ctx, func() (err error) {
+			fresh, err = s.catalog.reload(ctx, t.oid)
+			return err
+		})
+		if err != nil || reflect.DeepEqual(fresh.def, t.def) {
+			r.send()
+			return
+		}
+		t = fresh
 	}
-	r := newRun(s, t, j)
-	r.group(ctx, bindings)
-	r.match(ctx)
-	r.authorize(ctx)
-	r.send()
 }
+
+// definitionTries bounds how often changes are decided again because their table
+// was altered meanwhile.
+const definitionTries = 5
 
 // persist repeats fn while the database cannot be reached: a restart of
 // PostgreSQL must not lose a change.
@@ -41,7 +65,8 @@ func (s *Service) persist(ctx context.Context, fn func() error) error {
 	var wait backoff.Backoff
 	for {
 		err := fn()
-		if err == nil || !errors.Is(err, sluice.ErrUnavailable) {
+		// A connection that broke while it was idle is noticed before anything is sent.
+		if err == nil || !errors.Is(err, sluice.ErrUnavailable) && !pgconn.SafeToRetry(err) {
 			return err
 		}
 		if wait.Wait(ctx) != nil {
@@ -58,6 +83,9 @@ type run struct {
 	rows []row
 	// identity holds the positions of the replica identity's columns.
 	identity []int
+
+	// failed tells that PostgreSQL refused a statement about this table.
+	failed bool
 
 	groups []*group
 	byKey  map[identityKey]*group
