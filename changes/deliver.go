@@ -135,7 +135,7 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 	shown := make([]bool, len(t.def.Columns))
 	n := 0
 	for i, c := range t.def.Columns {
-		shown[i] = key.role.readable[i] && (columns == nil || c.Key || slices.Contains(columns, c.Name))
+		shown[i] = r.streamed[i] && key.role.readable[i] && (columns == nil || c.Key || slices.Contains(columns, c.Name))
 		if !shown[i] {
 			continue
 		}

@@ -339,7 +339,6 @@ func TestRefusedSubscriptions(t *testing.T) {
 	}
 }
 
-// spec: pgchanges:87 pgchanges:88
 func TestNotPublished(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

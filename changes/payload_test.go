@@ -279,3 +279,21 @@ func TestTooLarge(t *testing.T) {
 		t.Errorf("body %s", e.Raw)
 	}
 }
+
+// Columns that the stream does not have are in neither list; policies and filters
+// know them all the same, from the row as it is.
+func TestColumnsThatAreNotStreamed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`create table public.t (id int primary key, a text, twice int generated always as (id * 2) stored, hidden text);
+		grant select on public.t to anon; alter publication supabase_realtime add table public.t (id, a);
+		alter table public.t enable row level security; create policy p on public.t using (hidden = 'yes' and twice > 2)`)
+	f := newFeed(t, db)
+	l := f.listen(t, claimsOf("anon", ""), anonT, `{"schema":"public","table":"t","filter":"twice=gt.5"}`)
+	db.Exec("insert into public.t (id, a, hidden) values (1, 'x', 'yes'), (2, 'x', 'no'), (3, 'x', 'yes')")
+	wantEvents(t, l, `INSERT {"a":"x","id":3}`)
+	e := l.got()[0]
+	if d := cmp.Diff([]struct{ Name, Type string }{{"id", "int4"}, {"a", "text"}}, e.Data.Columns); d != "" || len(e.IDs) != 2 {
+		t.Errorf("ids %v, columns %s", e.IDs, d)
+	}
+}

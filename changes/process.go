@@ -81,6 +81,9 @@ type run struct {
 	t    *table
 	j    job
 	rows []row
+	// streamed tells which columns the stream has: not those that were added
+	// later or are not published, nor, before PostgreSQL 18, generated ones.
+	streamed []bool
 	// identity holds the positions of the replica identity's columns.
 	identity []int
 
@@ -120,7 +123,7 @@ type candidate struct {
 }
 
 func newRun(s *Service, t *table, j job) *run {
-	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), byKey: map[identityKey]*group{}}
+	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), streamed: make([]bool, len(t.def.Columns)), byKey: map[identityKey]*group{}}
 	// The stream leaves out some columns and may know fewer than the catalog.
 	place := make([]int, len(t.def.Columns))
 	for i := range place {
@@ -128,7 +131,7 @@ func newRun(s *Service, t *table, j job) *run {
 	}
 	for i, c := range j.rel.Columns {
 		if at, ok := t.columns[c.Name]; ok {
-			place[at] = i
+			place[at], r.streamed[at] = i, true
 			if c.Key {
 				r.identity = append(r.identity, at)
 			}
