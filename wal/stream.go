@@ -23,7 +23,8 @@ type session struct {
 	// new connection may repeat it and what came before; it is skipped.
 	handed  sluice.LSN
 	partial part
-	healed  int // times in a row that the publication was made again
+	healed  int  // times in a row that the publication was made again
+	had     bool // the slot was streamed at least once
 }
 
 // queued bounds the batches between the connection and Handle.
@@ -44,7 +45,7 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 		return err
 	}
 	defer closeConn(conn)
-	if err := s.r.prepare(ctx, conn); err != nil {
+	if err := s.r.prepare(ctx, conn, s.had); err != nil {
 		return err
 	}
 	ref, err := currentXID(ctx, conn)
@@ -60,6 +61,7 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 	if err != nil {
 		return pg.Wrap(err, "start streaming slot %q", s.r.cfg.Slot)
 	}
+	s.had = true
 	streaming()
 	s.r.setStreaming(true, nil)
 	s.r.log.Info("change stream is up")
