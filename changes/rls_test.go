@@ -3,10 +3,12 @@ package changes_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/changes"
 	"github.com/sluice-dev/sluice/internal/pgtest"
 )
 
@@ -269,10 +271,12 @@ func TestPolicyThatRaises(t *testing.T) {
 // A policy that hangs costs its own table, for a bounded time.
 func TestPolicyThatHangs(t *testing.T) {
 	t.Parallel()
-	f := newOwned(t, `create policy slow on public.t for select to anon using (a <> 'slow' or pg_sleep(60) is null);`)
+	db := pgtest.New(t)
+	db.Exec(owned + `create policy slow on public.t for select to anon using (a <> 'slow' or pg_sleep(60) is null);`)
+	f := newFeed(t, db, func(c *changes.Config) { c.CheckTimeout = 200 * time.Millisecond })
 	anon := f.listen(t, claimsOf("anon", ""), anonT)
-	f.db.Exec("insert into public.t values (1, null, 'slow')")
-	f.db.Exec("insert into public.t values (2, null, 'quick')")
+	db.Exec("insert into public.t values (1, null, 'slow')")
+	db.Exec("insert into public.t values (2, null, 'quick')")
 	if d := cmp.Diff([]int{2}, ids(anon.wait(1))); d != "" {
 		t.Error(d)
 	}
