@@ -23,8 +23,8 @@ type Table struct {
 type Policy struct {
 	Name       string `json:"name"`
 	Permissive bool   `json:"permissive"`
-	// Expr is the USING expression by pg_get_expr under an empty search_path;
-	// empty means true.
+	// Expr is the USING expression by pg_get_expr under an empty search_path. A
+	// policy without one, such as FOR ALL WITH CHECK, shows and hides nothing.
 	Expr string `json:"expr"`
 }
 
@@ -34,19 +34,16 @@ const ordinality = "sluice row number, a name that is too long to be that of any
 // CheckSQL returns the statement that judges rows under the policies whose
 // positions are given. Its one parameter is an array literal of the row type
 // (see AppendRow); it returns one boolean for each row, in order. It returns ""
-// when no permissive policy applies: nobody sees anything then.
+// when no permissive policy has an expression: nobody sees anything then.
 func (t *Table) CheckSQL(applicable []int) string {
 	var permissive, restrictive []string
 	for _, i := range applicable {
-		p := t.Policies[i]
-		expr := "(" + p.Expr + ")"
-		if p.Expr == "" {
-			expr = "true"
-		}
-		if p.Permissive {
-			permissive = append(permissive, expr)
-		} else {
-			restrictive = append(restrictive, expr)
+		switch p := t.Policies[i]; {
+		case p.Expr == "":
+		case p.Permissive:
+			permissive = append(permissive, "("+p.Expr+")")
+		default:
+			restrictive = append(restrictive, "("+p.Expr+")")
 		}
 	}
 	if len(permissive) == 0 {

@@ -39,7 +39,8 @@ func TestCheckSQL(t *testing.T) {
 		{"none for the role", []policy.Policy{permissive("true")}, nil, ""},
 		{"restrictive alone", []policy.Policy{restrictive("true")}, []int{0}, ""},
 		{"one", []policy.Policy{permissive("(id > 0)")}, []int{0}, `select coalesce((((id > 0))), false)` + from},
-		{"no expression", []policy.Policy{permissive("")}, []int{0}, `select coalesce((true), false)` + from},
+		{"no expression", []policy.Policy{permissive("")}, []int{0}, ""},
+		{"no expression beside one", []policy.Policy{permissive(""), permissive("a"), restrictive("")}, []int{0, 1, 2}, `select coalesce(((a)), false)` + from},
 		{
 			"combined", []policy.Policy{permissive("a"), restrictive("b"), permissive("c"), restrictive("d"), permissive("not for this role")},
 			[]int{0, 1, 2, 3}, `select coalesce(((a) or (c)) and (b) and (d), false)` + from,
@@ -298,6 +299,13 @@ func TestAgreesWithSelect(t *testing.T) {
 		create table public.closed (id int)`, uid1, uid2))
 	for _, tt := range []struct{ name, policies, want string }{
 		{"true", "create policy p on public.t using (true)", "1 2 3 4"},
+		{"no expression", "create policy p on public.t for select", ""},
+		{"check alone", "create policy p on public.t with check (true)", ""},
+		{"check alone, beside another", "create policy p on public.t with check (true); create policy a on public.t using (n = 1)", "1"},
+		{"restrictive without expression", "create policy p on public.t using (n = 1); create policy a on public.t as restrictive for select", "1"},
+		{"all true", "create policy p on public.t using (true); create policy a on public.t using (true); create policy b on public.t as restrictive using (true)", "1 2 3 4"},
+		{"restrictive true alone", "create policy p on public.t as restrictive using (true)", ""},
+		{"one is false", "create policy p on public.t using (true); create policy b on public.t as restrictive using (false)", ""},
 		{"null", "create policy p on public.t using (null)", ""},
 		{"owner", "create policy p on public.t using (owner = auth.uid())", "1"},
 		{"owner, wrapped", "create policy p on public.t using ((select auth.uid()) = owner)", "1"},
