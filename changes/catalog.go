@@ -241,6 +241,7 @@ func (c *catalog) role(ctx context.Context, t *table, role string) (*tableRole, 
 			}
 		}
 		r.sql = t.check.CheckSQL(applicable)
+		r.ask = !t.check.ShowsAll(applicable)
 	}
 	t.mu.Lock()
 	t.roles[role] = r

@@ -520,6 +520,26 @@ func TestBrokenConnections(t *testing.T) {
 	}
 }
 
+// Policies that show every row cost no question.
+func TestNothingToAsk(t *testing.T) {
+	t.Parallel()
+	f := newOwned(t, `create policy everything on public.t for select to anon using (true);`)
+	l := f.listen(t, claimsOf("anon", ""), anonT)
+	service := f.listen(t, claimsOf("service_role", ""), anonT)
+	f.db.Exec("insert into public.t values (1, null, 'x')")
+	l.wait(1)
+	service.wait(1)
+	if n := f.Metrics().Decisions.Load(); n != 0 {
+		t.Errorf("%d questions were asked", n)
+	}
+	// Another policy beside it, and they are.
+	f.db.Exec("create policy more on public.t as restrictive for select to anon using (id <> 2)")
+	f.db.Exec("insert into public.t values (2, null, 'x'), (3, null, 'x')")
+	if d := cmp.Diff([]int{1, 3}, ids(l.wait(2))); d != "" {
+		t.Error(d)
+	}
+}
+
 // Whole rows as one value, in a function that takes the table's row.
 func TestPolicyOnWholeRow(t *testing.T) {
 	t.Parallel()

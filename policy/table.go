@@ -62,6 +62,21 @@ func (t *Table) CheckSQL(applicable []int) string {
 		t.columnAliases(ordinality) + " order by " + ident(ordinality)
 }
 
+// ShowsAll reports whether the policies whose positions are given show every row
+// to whomever they apply, so that nobody has to be asked (tier 0 of the design):
+// those with an expression are the constant true, and one of them is permissive.
+func (t *Table) ShowsAll(applicable []int) bool {
+	permissive := false
+	for _, i := range applicable {
+		p := t.Policies[i]
+		if p.Expr != "" && p.Expr != "true" {
+			return false
+		}
+		permissive = permissive || p.Permissive && p.Expr != ""
+	}
+	return permissive
+}
+
 // columnAliases names the columns that a row is made of, and one more.
 func (t *Table) columnAliases(more string) string {
 	names := make([]string, 0, len(t.Columns)+1)
