@@ -113,8 +113,11 @@ func (x *bench) run(n, size int, want int64) {
 			u := done % n
 			id := []byte(fmt.Sprint(done))
 			batch.Changes = append(batch.Changes, sluice.Change{Kind: sluice.ChangeInsert, Relation: x.rel, New: []sluice.Value{
-				{Kind: sluice.ValueText, Text: id}, {Kind: sluice.ValueText, Text: []byte(fmt.Sprint(u))}, {Kind: sluice.ValueText, Text: []byte(user(u))},
-				{Kind: sluice.ValueText, Text: body}, {Kind: sluice.ValueText, Text: at},
+				{Kind: sluice.ValueText, Text: id},
+				{Kind: sluice.ValueText, Text: []byte(fmt.Sprint(u))},
+				{Kind: sluice.ValueText, Text: []byte(user(u))},
+				{Kind: sluice.ValueText, Text: body},
+				{Kind: sluice.ValueText, Text: at},
 			}})
 			done++
 		}
@@ -171,8 +174,12 @@ func BenchmarkDeliver(b *testing.B) {
 // BenchmarkRender: values alone.
 func BenchmarkRender(b *testing.B) {
 	for _, tt := range []struct{ typ, text string }{
-		{"int8", "1234567890"}, {"float8", "1.25e+20"}, {"text", "a message of some forty characters or so"}, {"timestamptz", "2026-01-02 03:04:05.123456+00"},
-		{"jsonb", `{"a": [1, 2, 3], "b": {"c": "d"}}`}, {"array text", `{a,"b c",NULL,"d\"e"}`},
+		{"int8", "1234567890"},
+		{"float8", "1.25e+20"},
+		{"text", "a message of some forty characters or so"},
+		{"timestamptz", "2026-01-02 03:04:05.123456+00"},
+		{"jsonb", `{"a": [1, 2, 3], "b": {"c": "d"}}`},
+		{"array text", `{a,"b c",NULL,"d\"e"}`},
 	} {
 		typ := changes.Type(tt.typ)
 		b.Run(tt.typ, func(b *testing.B) {

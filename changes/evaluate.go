@@ -24,12 +24,7 @@ func (r *run) passes(ctx context.Context, w *row, role *tableRole, filters []con
 		if !ok || !role.readable[at] {
 			return false
 		}
-		yes, known := w.filters[c.text]
-		if !known {
-			yes = r.holds(ctx, w, &c, at)
-			w.filters[c.text] = yes
-		}
-		if !yes {
+		if !r.holds(ctx, w, &c, at) {
 			return false
 		}
 	}
@@ -67,6 +62,20 @@ func (r *run) holds(ctx context.Context, w *row, c *condition, at int) bool {
 	if yes, known := compare(c, typ.oid, text); known {
 		return yes != c.negate
 	}
+	// Asking is worth remembering; the rest is not.
+	yes, known := w.filters[c.text]
+	if !known {
+		yes = r.compareSQL(ctx, c, typ, text)
+		if w.filters == nil {
+			w.filters = map[string]bool{}
+		}
+		w.filters[c.text] = yes
+	}
+	return yes
+}
+
+// compareSQL lets PostgreSQL evaluate a condition. An error is no.
+func (r *run) compareSQL(ctx context.Context, c *condition, typ *sqlType, text []byte) bool {
 	value := typ.value
 	if typ.oid == oidBytea { // only patterns get here
 		value, text = policy.ValueType{Name: "text"}, hexOf(text)

@@ -101,7 +101,7 @@ type row struct {
 	old      []sluice.Value // nil when not sent
 	lookup   []sluice.Value // new, with current values in place of missing ones
 	lookedUp bool
-	filters  map[string]bool // results by text of the condition
+	filters  map[string]bool // what PostgreSQL said, by text of the condition
 	encoded  map[encodeKey][]byte
 }
 
@@ -151,7 +151,7 @@ func newRun(s *Service, t *table, j job) *run {
 	}
 	for i := range j.changes {
 		ch := &j.changes[i]
-		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), filters: map[string]bool{}, encoded: map[encodeKey][]byte{}}
+		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
 		// Under identity FULL the old row knows what the new one left out.
 		if w.old != nil && ch.OldFull {
 			for c := range w.new {

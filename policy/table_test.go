@@ -42,11 +42,15 @@ func TestCheckSQL(t *testing.T) {
 		{"no expression", []policy.Policy{permissive("")}, []int{0}, ""},
 		{"no expression beside one", []policy.Policy{permissive(""), permissive("a"), restrictive("")}, []int{0, 1, 2}, `select coalesce(((a)), false)` + from},
 		{
-			"combined", []policy.Policy{permissive("a"), restrictive("b"), permissive("c"), restrictive("d"), permissive("not for this role")},
-			[]int{0, 1, 2, 3}, `select coalesce(((a) or (c)) and (b) and (d), false)` + from,
+			"combined",
+			[]policy.Policy{permissive("a"), restrictive("b"), permissive("c"), restrictive("d"), permissive("not for this role")},
+			[]int{0, 1, 2, 3},
+			`select coalesce(((a) or (c)) and (b) and (d), false)` + from,
 		},
 		{
-			"whole row", []policy.Policy{permissive("f(messages.*)")}, []int{0},
+			"whole row",
+			[]policy.Policy{permissive("f(messages.*)")},
+			[]int{0},
 			`select (select coalesce(((f(messages.*))), false) from pg_catalog.unnest(($1::"public"."messages"[])[n:n]) as "messages" ("id", "room"))` +
 				` from pg_catalog.generate_subscripts($1::"public"."messages"[], 1) as sluice (n) order by n`,
 		},
@@ -66,8 +70,16 @@ func TestShowsAll(t *testing.T) {
 		which []int
 		want  bool
 	}{
-		{nil, false}, {[]int{0}, true}, {[]int{0, 3, 5}, true}, {[]int{0, 2}, true}, {[]int{1}, false}, {[]int{0, 1}, false},
-		{[]int{2}, false}, {[]int{3}, false}, {[]int{0, 4}, false}, {[]int{2, 3, 5}, false},
+		{nil, false},
+		{[]int{0}, true},
+		{[]int{0, 3, 5}, true},
+		{[]int{0, 2}, true},
+		{[]int{1}, false},
+		{[]int{0, 1}, false},
+		{[]int{2}, false},
+		{[]int{3}, false},
+		{[]int{0, 4}, false},
+		{[]int{2, 3, 5}, false},
 	} {
 		if got := table.ShowsAll(tt.which); got != tt.want {
 			t.Errorf("%v: %v", tt.which, got)

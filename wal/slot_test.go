@@ -200,7 +200,7 @@ func TestSlotIsInvalidated(t *testing.T) {
 	db := pgtest.Private(t)
 	db.ExecAs("postgres", table)
 	s := newSink()
-	r, stop := start(t, db, s)
+	_, stop := start(t, db, s)
 	db.Exec("insert into public.t values (1)")
 	s.wait(t, 1)
 	stop()
@@ -213,7 +213,7 @@ func TestSlotIsInvalidated(t *testing.T) {
 	})
 	db.Exec("alter system reset max_slot_wal_keep_size")
 	db.Exec("select pg_reload_conf()")
-	r = background(t, db, s)
+	r := background(t, db, s)
 	live(t, r)
 	if g := r.State().Gaps; g != 1 {
 		t.Errorf("%d gaps", g)
