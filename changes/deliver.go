@@ -54,7 +54,8 @@ func (r *run) visible(g *group, i int, out outcome) (oldForm, bool) {
 	case w.ch.Kind == sluice.ChangeInsert:
 		return oldNone, g.allowed[2*i]
 	case w.ch.Kind == sluice.ChangeUpdate:
-		if w.ch.OldFull && !g.allowed[2*i+1] || w.old == nil {
+		// An old row that no policy was asked about shows its key alone.
+		if w.old == nil || g.role.ask && !(w.ch.OldFull && g.allowed[2*i+1]) {
 			return oldKey, g.allowed[2*i]
 		}
 		return oldAll, g.allowed[2*i]

@@ -93,6 +93,25 @@ func TestOldRowsUnderPolicies(t *testing.T) {
 	}
 }
 
+// An old row of which only the replica identity is known cannot be judged: its
+// primary key may be shown, other columns of the identity may not.
+func TestOldIdentityUnderPolicies(t *testing.T) {
+	t.Parallel()
+	f := newOwned(t, `alter table public.t add unique (a), alter a set not null; alter table public.t replica identity using index t_a_key;`)
+	one := f.listen(t, authenticated(1), anonT)
+	service := f.listen(t, claimsOf("service_role", ""), anonT)
+	f.db.Exec("insert into public.t values (1, $1, 'secret of another')", user(2))
+	f.db.Exec("update public.t set owner = $1, a = 'mine'", user(1))
+	f.db.Exec("update public.t set id = 2")
+	f.db.Exec("delete from public.t")
+	row := func(id int) string { return fmt.Sprintf(`UPDATE {"a":"mine","id":%d,"owner":%q}`, id, user(1)) }
+	wantEvents(t, one, row(1)+` was {}`, row(2)+` was {"a":"mine"}`, `DELETE was {}`)
+	service.wait(4)
+	if got := summary(service.got())[1:]; got[0] != row(1)+` was {"a":"secret of another"}` || got[2] != `DELETE was {"a":"mine"}` {
+		t.Errorf("service_role: %q", got)
+	}
+}
+
 // spec: pgchanges:76 pgchanges:77 pgchanges:78
 func TestColumnPrivileges(t *testing.T) {
 	t.Parallel()
