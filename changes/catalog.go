@@ -163,7 +163,9 @@ func (c *catalog) reload(ctx context.Context, oid uint32) (*table, error) {
 func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 	t := &table{oid: oid, roles: map[string]*tableRole{}, columns: map[string]int{}}
 	err := pgx.BeginTxFunc(ctx, c.admin, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
+		// Expressions are written for the search_path under which they are read
+		// again: a name stands alone only where it means the same there.
+		if _, err := tx.Exec(ctx, "set local search_path to "+searchPath); err != nil {
 			return err
 		}
 		var text []byte
@@ -174,6 +176,9 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 			return fmt.Errorf("read definition: %w", err)
 		}
 		var err error
+		if _, err = tx.Exec(ctx, "set local search_path to ''"); err != nil {
+			return err
+		}
 		if t.types, err = loadTypes(ctx, tx, t.def.Columns); err != nil {
 			return err
 		}

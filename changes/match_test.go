@@ -497,3 +497,42 @@ func TestArrayLiteralsAgreeWithPostgres(t *testing.T) {
 	}
 	t.Logf("%d literals", n)
 }
+
+// Closing one subscription leaves the others of the table where they are, and the
+// last one leaves nothing to match.
+func TestCloseOneOfMany(t *testing.T) {
+	t.Parallel()
+	f := published(t, "create table public.t (id int primary key)")
+	var all []*listener
+	for range 5 {
+		all = append(all, f.listen(t, claimsOf("anon", ""), anonT, `{"schema":"*"}`))
+	}
+	f.db.Exec("insert into public.t values (1)")
+	for _, l := range all {
+		l.wait(1)
+	}
+	all[1].sub.Close()
+	all[4].sub.Close()
+	f.db.Exec("insert into public.t values (2)")
+	for i, l := range all {
+		if i != 1 && i != 4 {
+			l.wait(2)
+		}
+	}
+	if n := f.Metrics().Subscriptions.Load(); n != 3 || len(all[1].got()) != 1 || len(all[4].got()) != 1 {
+		t.Errorf("%d subscriptions are left", n)
+	}
+	for _, l := range all {
+		l.sub.Close()
+	}
+	before := f.Metrics().Changes.Load()
+	f.db.Exec("insert into public.t values (3)")
+	end := f.listen(t, claimsOf("anon", ""), anonT)
+	f.db.Exec("insert into public.t values (4)")
+	if d := cmp.Diff([]int{4}, ids(end.wait(1))); d != "" {
+		t.Error(d)
+	}
+	if n := f.Metrics().Changes.Load() - before; n != 1 {
+		t.Errorf("%d changes were looked at", n)
+	}
+}

@@ -23,7 +23,8 @@ type Table struct {
 type Policy struct {
 	Name       string `json:"name"`
 	Permissive bool   `json:"permissive"`
-	// Expr is the USING expression by pg_get_expr under an empty search_path. A
+	// Expr is the USING expression by pg_get_expr, under the search_path that the
+	// check is going to have: what is not qualified means the same there. A
 	// policy without one, such as FOR ALL WITH CHECK, shows and hides nothing.
 	Expr string `json:"expr"`
 }

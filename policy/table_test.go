@@ -221,7 +221,7 @@ func define(t *testing.T, db *pgtest.DB, schema, name string) *policy.Table {
 	t.Helper()
 	table := &policy.Table{Schema: schema, Name: name, Alias: name}
 	err := pgx.BeginFunc(t.Context(), db.Admin(), func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), "set local search_path = ''"); err != nil {
+		if _, err := tx.Exec(t.Context(), "set local search_path = public, extensions"); err != nil {
 			return err
 		}
 		var policies []byte
@@ -328,7 +328,7 @@ func TestAgreesWithSelect(t *testing.T) {
 		create function public.whole(r public.t) returns boolean language sql as $$ select (r).n = 1 $$;
 		create function public.definer(r int) returns boolean language sql security definer set search_path = '' as $$ select exists (select from public.members m where m.room = r) $$;
 		create view public.v with (security_invoker = on) as select * from public.members; grant select on public.v to authenticated;
-		create table public.closed (id int)`, uid1, uid2))
+		create table public.closed (id int); create type public.mood as enum ('sad', 'happy')`, uid1, uid2))
 	for _, tt := range []struct{ name, policies, want string }{
 		{"true", "create policy p on public.t using (true)", "1 2 3 4"},
 		{"no expression", "create policy p on public.t for select", ""},
@@ -358,6 +358,9 @@ func TestAgreesWithSelect(t *testing.T) {
 		{"whole row", "create policy p on public.t using (public.whole(t))", "1"},
 		{"whole row is null", "create policy p on public.t using (t is not null)", "1 4"},
 		{"volatile", "create policy p on public.t using (random() >= 0 and clock_timestamp() > now() - interval '1 day')", "1 2 3 4"},
+		{"operator that came later", "create policy p on public.t using ((case n when 1 then 'happy' else 'sad' end)::public.mood = 'happy'::public.mood); " +
+			"create or replace function public.never(public.mood, public.mood) returns boolean language sql as 'select false'; " +
+			"create operator public.= (leftarg = public.mood, rightarg = public.mood, function = public.never)", "1"},
 		{"itself", "create policy p on public.t using (exists (select from public.t x where x.id = t.id))", ""},
 		{"no privilege", "create policy p on public.t using (exists (select from public.closed))", ""},
 		{"bad claim", "create policy p on public.t using (((auth.jwt() ->> 'tag')::int) > 0)", ""},

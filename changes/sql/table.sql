@@ -1,5 +1,5 @@
--- What the pipeline has to know about one table ($1: oid). The search_path is
--- empty, so that names in expressions are qualified.
+-- What the pipeline has to know about one table ($1: oid). The search_path is that
+-- of the checks, so that names in expressions are qualified where they must be.
 select json_build_object(
   'schema', n.nspname, 'name', c.relname, 'owner', c.relowner::bigint,
   'identity', c.relreplident,

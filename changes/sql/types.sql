@@ -1,4 +1,5 @@
--- The types in $1 (oids) and everything they are made of.
+-- The types in $1 (oids) and everything they are made of. The search_path is
+-- empty, so that names of types are qualified.
 with recursive need (oid) as (
   select unnest($1::oid[])
   union
