@@ -86,7 +86,7 @@ func (r *run) compareSQL(ctx context.Context, c *condition, typ *sqlType, text [
 		return pg.Wrap(err, "evaluate filter %s", c.text)
 	})
 	if err != nil {
-		r.failed = true
+		r.failed.Store(true)
 		if ctx.Err() == nil {
 			r.s.warn("filter", r.t.def.Schema+"."+r.t.def.Name+" "+c.column, "a filter cannot be evaluated and counts as no", err)
 		}
@@ -216,7 +216,9 @@ func (r *run) complete(ctx context.Context, w *row) []sluice.Value {
 		return pg.Wrap(err, "look up a row of %s.%s", r.t.def.Schema, r.t.def.Name)
 	})
 	if err != nil {
-		r.failed = r.failed || !notFound(err)
+		if !notFound(err) {
+			r.failed.Store(true)
+		}
 		return w.lookup // gone, or not to be read: missing
 	}
 	w.lookup = append([]sluice.Value(nil), w.new...)

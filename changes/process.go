@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -36,7 +37,7 @@ func (s *Service) process(ctx context.Context, j job) {
 		r.group(ctx, bindings)
 		r.match(ctx)
 		r.authorize(ctx)
-		if !r.failed || ctx.Err() != nil {
+		if !r.failed.Load() || ctx.Err() != nil {
 			r.send()
 			return
 		}
@@ -88,7 +89,7 @@ type run struct {
 	identity []int
 
 	// failed tells that PostgreSQL refused a statement about this table.
-	failed bool
+	failed atomic.Bool
 
 	groups []*group
 	byKey  map[identityKey]*group
