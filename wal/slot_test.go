@@ -442,3 +442,55 @@ func TestConfig(t *testing.T) {
 		t.Errorf("the error shows the password: %v", r.State().Err)
 	}
 }
+
+// A connection that is cut in the middle of a large transaction: it goes on where
+// handing over has got to.
+func TestCutInATransaction(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.ExecAs("postgres", table)
+	s := newSink()
+	batches := 0
+	r := background(t, db, s, func(c *wal.Config) {
+		c.Handle = func(ctx context.Context, b sluice.ChangeBatch) error {
+			if batches++; batches == 3 || batches == 7 {
+				db.Exec("select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1 and active", "sluice_"+db.Name)
+			}
+			return s.handle(ctx, b)
+		}
+	})
+	live(t, r)
+	const n = 5000
+	db.Exec(fmt.Sprintf("insert into public.t select g from generate_series(1, %d) g", n))
+	db.Exec(fmt.Sprintf("insert into public.t values (%d)", n+1))
+	got := s.wait(t, n+1)
+	for i, line := range got {
+		if want := fmt.Sprintf("INSERT public.t %d,null,null", i+1); line != want {
+			t.Fatalf("change %d is %q, want %q", i, line, want)
+		}
+	}
+}
+
+// A batch that the handler refuses is not repeated, and holds nothing up.
+func TestHandlerRefuses(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.ExecAs("postgres", table)
+	s := newSink()
+	refused := 0
+	r := background(t, db, s, func(c *wal.Config) {
+		c.Handle = func(ctx context.Context, b sluice.ChangeBatch) error {
+			if b.Changes[0].Kind == sluice.ChangeInsert && refused == 0 {
+				refused++
+				return errors.New("refused")
+			}
+			return s.handle(ctx, b)
+		}
+	})
+	live(t, r)
+	db.Exec("insert into public.t values (1)")
+	db.Exec("insert into public.t values (2)")
+	if d := cmp.Diff([]string{"INSERT public.t 2,null,null"}, s.wait(t, 1)); d != "" {
+		t.Error(d)
+	}
+}
