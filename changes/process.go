@@ -18,6 +18,19 @@ func (s *Service) process(ctx context.Context, j job) {
 	if len(bindings) == 0 {
 		return
 	}
+	var from map[*subscription]int
+	for len(bindings) > 0 {
+		r := s.decide(ctx, j, bindings, from)
+		if r == nil {
+			return
+		}
+		bindings, from = r.send()
+	}
+}
+
+// decide takes one job up to the decisions, for some bindings and from some row on
+// for each of their subscriptions. It returns nil when there is nothing to send.
+func (s *Service) decide(ctx context.Context, j job, bindings []*binding, from map[*subscription]int) *run {
 	var t *table
 	err := s.persist(ctx, func() (err error) {
 		t, err = s.catalog.table(ctx, j.rel.OID, j.gen)
@@ -27,19 +40,19 @@ func (s *Service) process(ctx context.Context, j job) {
 		if ctx.Err() == nil && !notFound(err) {
 			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, j.rel.Schema+"."+j.rel.Name, sluice.LogError, err)
 		}
-		return
+		return nil
 	}
+	var r *run
 	for range definitionTries {
 		if !t.listed() {
-			return
+			return nil
 		}
-		r := newRun(s, t, j)
-		r.group(ctx, bindings)
+		r = newRun(s, t, j)
+		r.group(ctx, bindings, from)
 		r.match(ctx)
 		r.authorize(ctx)
 		if !r.failed.Load() || ctx.Err() != nil {
-			r.send()
-			return
+			return r
 		}
 		// The definition may be older than the table is: DDL is visible before the
 		// stream tells of it. Nobody has been sent anything yet.
@@ -49,11 +62,11 @@ func (s *Service) process(ctx context.Context, j job) {
 			return err
 		})
 		if err != nil || reflect.DeepEqual(fresh.def, t.def) {
-			r.send()
-			return
+			return r
 		}
 		t = fresh
 	}
+	return r
 }
 
 // definitionTries bounds how often changes are decided again because their table
@@ -121,6 +134,7 @@ type candidate struct {
 	sub      *subscription
 	bindings []*binding
 	matched  [][]*binding // by change
+	from     int          // changes before it are done
 }
 
 func newRun(s *Service, t *table, j job) *run {
@@ -168,7 +182,7 @@ func newRun(s *Service, t *table, j job) *run {
 
 // group sorts the subscribers by identity and leaves out those who came later
 // than the commit.
-func (r *run) group(ctx context.Context, bindings []*binding) {
+func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscription]int) {
 	seen := map[*subscription]*candidate{}
 	for _, b := range bindings {
 		if r.j.batch.Commit < b.sub.start {
@@ -196,7 +210,7 @@ func (r *run) group(ctx context.Context, bindings []*binding) {
 			r.byKey[who] = g
 			r.groups = append(r.groups, g)
 		}
-		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows))}
+		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows)), from: from[b.sub]}
 		seen[b.sub] = c
 		g.subs = append(g.subs, c)
 	}
@@ -252,7 +266,7 @@ func (r *run) match(ctx context.Context) {
 			}
 			for _, c := range g.subs {
 				for _, b := range c.bindings {
-					if b.event != 0 && b.event != w.ch.Kind {
+					if i < c.from || b.event != 0 && b.event != w.ch.Kind {
 						continue
 					}
 					if out == outDecide && !r.passes(ctx, w, g.role, b.filters) {

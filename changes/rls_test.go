@@ -1,6 +1,7 @@
 package changes_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -464,6 +465,48 @@ func TestSetClaims(t *testing.T) {
 	end.wait(1)
 	if n := len(l.got()); n != 2 {
 		t.Errorf("%d events after Close", n-2)
+	}
+}
+
+// A token that is renewed while its changes are being decided costs none of them:
+// they are decided again, for whom the subscription is by then.
+func TestClaimsChangeDuringADecision(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(owned + `create function public.wait() returns boolean language plpgsql as $$ begin perform pg_advisory_xact_lock_shared(42); return true; end $$;
+		create policy slow on public.t as restrictive for select using (public.wait());`)
+	f := newFeed(t, db, func(c *changes.Config) { c.CheckTimeout = time.Minute })
+	l := f.listen(t, authenticated(1), anonT)
+	renewed, other := authenticated(1), f.listen(t, authenticated(1), anonT)
+	renewed.JSON = json.RawMessage(`{"role":"authenticated","sub":"` + user(1) + `","iat":1}`)
+
+	conn, err := db.Admin().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(t.Context(), "select pg_advisory_lock(42)"); err != nil {
+		t.Fatal(err)
+	}
+	db.Exec("insert into public.t values (1, $1), (2, $2), (3, $1)", user(1), user(2))
+	for waiting := false; !waiting; { // until the policy hangs
+		if err := conn.QueryRow(t.Context(), "select exists (select from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database()))").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for l, c := range map[*listener]sluice.Claims{l: renewed, other: authenticated(2)} {
+		if _, err := l.sub.SetClaims(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := conn.Exec(t.Context(), "select pg_advisory_unlock(42)"); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]int{1, 3}, ids(l.wait(2))); d != "" {
+		t.Errorf("renewed: %s", d)
+	}
+	if d := cmp.Diff([]int{2}, ids(other.wait(1))); d != "" {
+		t.Errorf("somebody else: %s", d)
 	}
 }
 
