@@ -2,8 +2,11 @@ package changes
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/backoff"
@@ -15,12 +18,17 @@ import (
 // text is qualified.
 const searchPath = "public, extensions"
 
-// identitiesAtOnce bounds the identities of one transaction.
-const identitiesAtOnce = 256
+// Bounds of the identities of one transaction. Fewer than the first are not worth
+// a second connection.
+const (
+	identitiesApart  = 32
+	identitiesAtOnce = 256
+)
 
 // authorize asks the policies of everybody who has to be asked: as that role,
 // with those claims, over the very images that would be delivered, in one flush
-// for many identities. Whatever goes wrong is a no, for the smallest unit.
+// for many identities, on several connections for very many. Whatever goes wrong
+// is a no, for the smallest unit.
 func (r *run) authorize(ctx context.Context) {
 	asked := map[string][]*group{} // by statement
 	for _, g := range r.groups {
@@ -32,14 +40,19 @@ func (r *run) authorize(ctx context.Context) {
 		return
 	}
 	r.waitVisible(ctx)
-	images := make([][]byte, 2*len(r.rows)) // array elements, made when first needed
+	images := r.renderImages(ctx)
+	var parts errgroup.Group // each ends with its answer, at the latest with ctx
+	parts.SetLimit(r.s.cfg.Parallel)
 	for sql, groups := range asked {
-		for len(groups) > 0 {
-			n := min(len(groups), identitiesAtOnce)
-			r.ask(ctx, sql, groups[:n], images)
-			groups = groups[n:]
+		size := min(max((len(groups)+r.s.cfg.Parallel-1)/r.s.cfg.Parallel, identitiesApart), identitiesAtOnce)
+		for part := range slices.Chunk(groups, size) {
+			parts.Go(func() error {
+				r.ask(ctx, sql, part, images)
+				return nil
+			})
 		}
 	}
+	_ = parts.Wait() // what goes wrong is noted as a no
 }
 
 func anyTrue(b []bool) bool {
@@ -83,7 +96,7 @@ func (r *run) ask(ctx context.Context, sql string, groups []*group, images [][]b
 	checks := make([]pg.EachCheck, len(groups))
 	want := make([][]int, len(groups))
 	for i, g := range groups {
-		want[i] = r.judgable(ctx, g, images)
+		want[i] = judgable(g, images)
 		checks[i] = pg.EachCheck{Claims: g.claims, Args: [][]byte{arrayOf(images, want[i])}}
 		r.s.metrics.Decisions.Add(int64(len(want[i])))
 	}
@@ -117,25 +130,31 @@ func (r *run) each(ctx context.Context, sql string, checks []pg.EachCheck) []pg.
 	return res
 }
 
-// judgable returns the images that g needs and that are complete, and renders
-// them.
-func (r *run) judgable(ctx context.Context, g *group, images [][]byte) []int {
-	var out []int
-	for k, need := range g.need {
-		if !need {
-			continue
-		}
-		if images[k] == nil {
+// renderImages returns, by image, the array elements of those that somebody
+// needs; an empty one is not complete.
+func (r *run) renderImages(ctx context.Context) [][]byte {
+	images := make([][]byte, 2*len(r.rows))
+	for k := range images {
+		if slices.ContainsFunc(r.groups, func(g *group) bool { return g.need[k] }) {
 			images[k] = r.element(ctx, k)
 		}
-		if len(images[k]) > 0 {
+	}
+	return images
+}
+
+// judgable returns the images that g needs and that are complete.
+func judgable(g *group, images [][]byte) []int {
+	var out []int
+	for k, need := range g.need {
+		if need && len(images[k]) > 0 {
 			out = append(out, k)
 		}
 	}
 	return out
 }
 
-// element renders image k; empty when a value is missing that nobody knows.
+// element renders image k; empty, not nil, when a value is missing that nobody
+// knows.
 func (r *run) element(ctx context.Context, k int) []byte {
 	w := &r.rows[k/2]
 	image := w.old
@@ -181,6 +200,7 @@ func (r *run) note(ctx context.Context, sql string, g *group, which []int, res p
 	if ctx.Err() != nil {
 		return
 	}
+	r.failed.Store(true)
 	// A policy that takes too long would take as long for every part.
 	if len(which) <= 1 || pg.SQLState(res.Err) == "57014" {
 		r.s.metrics.DeniedByError.Add(int64(len(which)))

@@ -43,6 +43,8 @@ type table struct {
 	columns map[string]int // by name
 	key     []int          // positions of the primary key
 
+	keysOnly sync.Once // the log says what a DELETE gives up
+
 	// mu guards roles.
 	mu    sync.Mutex
 	roles map[string]*tableRole
@@ -69,9 +71,11 @@ type columnDef struct {
 	Num     int    `json:"num"`
 	Type    uint32 `json:"type"`
 	TypName string `json:"typname"`
-	Cast    string `json:"cast"`
 	Key     bool   `json:"key"` // of the primary key
 }
+
+// plain returns the type of column at, or what its domain stands on.
+func (t *table) plain(at int) *sqlType { return t.types[t.def.Columns[at].Type].plain() }
 
 // published reports whether the user's publication carries this kind.
 func (t *table) published(k sluice.ChangeKind) bool {
@@ -131,11 +135,17 @@ const maxTables = 4096
 // does not exist is an error of kind sluice.ErrNotFound.
 func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, error) {
 	c.mu.Lock()
-	t, now := c.tables[oid], c.gen
+	t := c.tables[oid]
 	c.mu.Unlock()
 	if t != nil && t.gen >= gen {
 		return t, nil
 	}
+	return c.reload(ctx, oid)
+}
+
+// reload reads a definition and keeps it in place of the one that is known.
+func (c *catalog) reload(ctx context.Context, oid uint32) (*table, error) {
+	now := c.generation()
 	t, err := c.load(ctx, oid)
 	if err != nil {
 		return nil, err
@@ -153,7 +163,9 @@ func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, er
 func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 	t := &table{oid: oid, roles: map[string]*tableRole{}, columns: map[string]int{}}
 	err := pgx.BeginTxFunc(ctx, c.admin, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
+		// Expressions are written for the search_path under which they are read
+		// again: a name stands alone only where it means the same there.
+		if _, err := tx.Exec(ctx, "set local search_path to "+searchPath); err != nil {
 			return err
 		}
 		var text []byte
@@ -164,8 +176,18 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 			return fmt.Errorf("read definition: %w", err)
 		}
 		var err error
-		t.types, err = loadTypes(ctx, tx, t.def.Columns)
-		return err
+		if _, err = tx.Exec(ctx, "set local search_path to ''"); err != nil {
+			return err
+		}
+		if t.types, err = loadTypes(ctx, tx, t.def.Columns); err != nil {
+			return err
+		}
+		for _, c := range t.def.Columns {
+			if t.types[c.Type] == nil {
+				return fmt.Errorf("type %d of column %q is gone", c.Type, c.Name)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, pg.Wrap(err, "load definition of table %d", oid)
@@ -173,7 +195,7 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 	for i, col := range t.def.Columns {
 		t.columns[col.Name] = i
 		t.check.Columns = append(t.check.Columns, col.Name)
-		t.check.Types = append(t.check.Types, col.Cast)
+		t.check.Types = append(t.check.Types, t.plain(i).value)
 		if col.Key {
 			t.key = append(t.key, i)
 		}
@@ -224,6 +246,7 @@ func (c *catalog) role(ctx context.Context, t *table, role string) (*tableRole, 
 			}
 		}
 		r.sql = t.check.CheckSQL(applicable)
+		r.ask = !t.check.ShowsAll(applicable)
 	}
 	t.mu.Lock()
 	t.roles[role] = r

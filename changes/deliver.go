@@ -25,8 +25,11 @@ const (
 )
 
 // send delivers in the order of the changes: one message for a channel and a
-// list of columns, rendered once for all who get the same.
-func (r *run) send() {
+// list of columns, rendered once for all who get the same. It returns the bindings
+// of subscriptions that act as somebody else by now, with the change from which on
+// they are to be decided again: a token that is renewed must not cost a change.
+func (r *run) send() (again []*binding, from map[*subscription]int) {
+	from = map[*subscription]int{}
 	for i := range r.rows {
 		for _, g := range r.groups {
 			out := r.outcome(g, &r.rows[i])
@@ -35,12 +38,17 @@ func (r *run) send() {
 				continue
 			}
 			for _, c := range g.subs {
-				if len(c.matched[i]) > 0 {
-					r.sendTo(g, c, i, out, old)
+				if _, moved := from[c.sub]; moved || len(c.matched[i]) == 0 {
+					continue
+				}
+				if !r.sendTo(g, c, i, out, old) {
+					from[c.sub] = i
+					again = append(again, c.bindings...)
 				}
 			}
 		}
 	}
+	return again, from
 }
 
 // visible tells whether a group sees change i, and how much of the old row.
@@ -54,7 +62,8 @@ func (r *run) visible(g *group, i int, out outcome) (oldForm, bool) {
 	case w.ch.Kind == sluice.ChangeInsert:
 		return oldNone, g.allowed[2*i]
 	case w.ch.Kind == sluice.ChangeUpdate:
-		if w.ch.OldFull && !g.allowed[2*i+1] || w.old == nil {
+		// An old row that no policy was asked about shows its key alone.
+		if w.old == nil || g.role.ask && !(w.ch.OldFull && g.allowed[2*i+1]) {
 			return oldKey, g.allowed[2*i]
 		}
 		return oldAll, g.allowed[2*i]
@@ -66,7 +75,9 @@ func (r *run) visible(g *group, i int, out outcome) (oldForm, bool) {
 	return oldKey, g.allowed[2*i]
 }
 
-func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) {
+// sendTo delivers change i to one subscription. It reports false when that one
+// acts as somebody else than g.
+func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) bool {
 	matched := c.matched[i]
 	for len(matched) > 0 {
 		columns := matched[0].columns
@@ -83,11 +94,16 @@ func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) {
 			columns = nil
 		}
 		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(g.role, columns, i, out, old)}
-		if c.sub.send(g.key, e) {
+		sent, moved := c.sub.send(g.key, e)
+		if moved {
+			return false
+		}
+		if sent {
 			r.s.metrics.Deliveries.Add(1)
 		}
 		matched = rest
 	}
+	return true
 }
 
 func (r *run) encoded(role *tableRole, columns []string, i int, out outcome, old oldForm) []byte {
@@ -135,7 +151,7 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 	shown := make([]bool, len(t.def.Columns))
 	n := 0
 	for i, c := range t.def.Columns {
-		shown[i] = key.role.readable[i] && (columns == nil || c.Key || slices.Contains(columns, c.Name))
+		shown[i] = r.streamed[i] && key.role.readable[i] && (columns == nil || c.Key || slices.Contains(columns, c.Name))
 		if !shown[i] {
 			continue
 		}
@@ -161,17 +177,18 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 	return append(dst, `null}`...)
 }
 
-// oldImage returns the values of the old row that may be shown.
+// oldImage returns the values of the old row that may be shown. An UPDATE that
+// left the identity as it was comes without an old row: the new one has it.
 func (r *run) oldImage(w *row, form oldForm) []sluice.Value {
-	if form == oldAll {
-		return w.old
-	}
-	from := w.old
-	if from == nil {
-		from = w.new // an UPDATE that left the key as it was
+	from, which := w.old, r.t.key
+	switch {
+	case from != nil && form == oldAll:
+		return from
+	case from == nil:
+		from, which = w.new, r.identity
 	}
 	out := make([]sluice.Value, len(r.t.def.Columns))
-	for _, k := range r.t.key {
+	for _, k := range which {
 		out[k] = from[k]
 	}
 	return out

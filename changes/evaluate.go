@@ -2,12 +2,16 @@ package changes
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/policy"
 )
 
@@ -20,20 +24,14 @@ func (r *run) passes(ctx context.Context, w *row, role *tableRole, filters []con
 		if !ok || !role.readable[at] {
 			return false
 		}
-		key := c.String()
-		yes, known := w.filters[key]
-		if !known {
-			yes = r.holds(ctx, w, c, at)
-			w.filters[key] = yes
-		}
-		if !yes {
+		if !r.holds(ctx, w, &c, at) {
 			return false
 		}
 	}
 	return true
 }
 
-func (r *run) holds(ctx context.Context, w *row, c condition, at int) bool {
+func (r *run) holds(ctx context.Context, w *row, c *condition, at int) bool {
 	image := w.new
 	if w.ch.Kind == sluice.ChangeDelete {
 		image = w.old
@@ -56,19 +54,39 @@ func (r *run) holds(ctx context.Context, w *row, c condition, at int) bool {
 		case policy.OpIsDistinct:
 			return !c.negate
 		case policy.OpIn: // NULL = any of nothing is false
-			return c.value == "{}" && c.negate
+			return c.list != nil && len(c.list) == 0 && c.negate
 		}
 		return false
 	}
-	col := r.t.def.Columns[at]
-	if yes, known := compare(c, col, v.Text); known {
+	typ, text := r.t.plain(at), v.Text
+	if yes, known := compare(c, typ.oid, text); known {
 		return yes != c.negate
+	}
+	// Asking is worth remembering; the rest is not.
+	yes, known := w.filters[c.text]
+	if !known {
+		yes = r.compareSQL(ctx, c, typ, text)
+		if w.filters == nil {
+			w.filters = map[string]bool{}
+		}
+		w.filters[c.text] = yes
+	}
+	return yes
+}
+
+// compareSQL lets PostgreSQL evaluate a condition. An error is no.
+func (r *run) compareSQL(ctx context.Context, c *condition, typ *sqlType, text []byte) bool {
+	value := typ.value
+	if typ.oid == oidBytea { // only patterns get here
+		value, text = policy.ValueType{Name: "text"}, hexOf(text)
 	}
 	var res sql.NullBool
 	err := r.s.persist(ctx, func() error {
-		return r.s.cfg.Admin.QueryRow(ctx, policy.CompareSQL(c.op, col.Cast), string(v.Text), c.value).Scan(&res)
+		err := r.s.cfg.Admin.QueryRow(ctx, policy.CompareSQL(c.op, value), string(text), c.value).Scan(&res)
+		return pg.Wrap(err, "evaluate filter %s", c.text)
 	})
 	if err != nil {
+		r.failed.Store(true)
 		if ctx.Err() == nil {
 			r.s.warn("filter", r.t.def.Schema+"."+r.t.def.Name+" "+c.column, "a filter cannot be evaluated and counts as no", err)
 		}
@@ -85,105 +103,82 @@ func is(v sluice.Value, what string) bool {
 }
 
 // compare evaluates the conditions whose meaning needs no database: integers,
-// booleans, and equality of UUIDs and of text.
-func compare(c condition, col columnDef, text []byte) (yes, known bool) {
-	if c.op == policy.OpIn {
-		values, ok := arrayElements(c.value)
-		if !ok {
+// booleans, equality of UUIDs and of text, and bytea, which clients write as bare
+// hexadecimal digits.
+func compare(c *condition, typ uint32, text []byte) (yes, known bool) {
+	if c.op != policy.OpIn {
+		return compareTo(c.op, c.value, typ, text)
+	}
+	if c.list == nil {
+		return false, false
+	}
+	for _, v := range c.list {
+		same, known := compareTo(policy.OpEq, v, typ, text)
+		if !known {
 			return false, false
 		}
-		eq := condition{op: policy.OpEq}
-		for _, v := range values {
-			eq.value = v
-			same, known := compare(eq, col, text)
-			if !known {
-				return false, false
-			}
-			yes = yes || same
-		}
-		return yes, true
+		yes = yes || same
 	}
-	switch col.Type {
+	return yes, true
+}
+
+func compareTo(op policy.Op, value string, typ uint32, text []byte) (yes, known bool) {
+	switch typ {
 	case oidInt2, oidInt4, oidInt8:
 		a, err1 := strconv.ParseInt(string(text), 10, 64)
-		b, err2 := strconv.ParseInt(c.value, 10, 64)
+		b, err2 := strconv.ParseInt(value, 10, 64)
 		if err1 != nil || err2 != nil {
 			return false, false
 		}
-		return order(c.op, a, b)
+		return order(op, cmp.Compare(a, b))
 	case oidUUID:
 		// PostgreSQL writes one form; a value in another is left to it.
-		if len(c.value) != 36 {
+		if !plainUUID(value) {
 			return false, false
 		}
-		return equal(c.op, string(text) == strings.ToLower(c.value))
+		return order(op, cmp.Compare(string(text), strings.ToLower(value)))
+	case oidBytea:
+		return order(op, bytes.Compare(hexOf(text), hexOf([]byte(strings.ToLower(value)))))
 	case oidText, oidVarchar:
-		return equal(c.op, string(text) == c.value)
-	case oidBool:
-		if c.value != "true" && c.value != "false" {
-			return false, false
+		if c := strings.Compare(string(text), value); c == 0 || !isOrder(op) {
+			return order(op, c) // equal in any collation, or equality is asked for
 		}
-		return equal(c.op, bytes.Equal(text, []byte{c.value[0]}))
+	case oidBool:
+		if value == "true" || value == "false" {
+			return order(op, bytes.Compare(text, []byte{value[0]}))
+		}
 	}
 	return false, false
 }
 
-const oidText, oidVarchar, oidUUID = 25, 1043, 2950
+// hexOf returns the digits of a bytea, as clients see it.
+func hexOf(text []byte) []byte { return bytes.TrimPrefix(text, []byte(`\x`)) }
 
-func equal(op policy.Op, same bool) (yes, known bool) {
+func plainUUID(s string) bool {
+	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' && strings.Count(s, "-") == 4
+}
+
+const oidName, oidText, oidBpchar, oidVarchar, oidUUID = 19, 25, 1042, 1043, 2950
+
+func isOrder(op policy.Op) bool { return op >= policy.OpLt && op <= policy.OpGte }
+
+// order turns a three-way comparison into the answer of an operator.
+func order(op policy.Op, c int) (yes, known bool) {
 	switch op {
 	case policy.OpEq:
-		return same, true
+		return c == 0, true
 	case policy.OpNeq, policy.OpIsDistinct:
-		return !same, true
+		return c != 0, true
+	case policy.OpLt:
+		return c < 0, true
+	case policy.OpLte:
+		return c <= 0, true
+	case policy.OpGt:
+		return c > 0, true
+	case policy.OpGte:
+		return c >= 0, true
 	}
 	return false, false
-}
-
-func order(op policy.Op, a, b int64) (yes, known bool) {
-	switch op {
-	case policy.OpLt:
-		return a < b, true
-	case policy.OpLte:
-		return a <= b, true
-	case policy.OpGt:
-		return a > b, true
-	case policy.OpGte:
-		return a >= b, true
-	}
-	return equal(op, a == b)
-}
-
-// arrayElements reads a flat array literal without NULLs.
-func arrayElements(s string) ([]string, bool) {
-	if s == "{}" {
-		return nil, true
-	}
-	text := []byte(s)
-	pos := 1
-	var out []string
-	for pos < len(text) {
-		for pos < len(text) && (text[pos] == ' ' || text[pos] == '\t') {
-			pos++
-		}
-		v, quoted, ok := readQuoted(text, &pos, ',', '}')
-		if !ok || pos >= len(text) || bytes.ContainsAny(v, "{}") && !quoted {
-			return nil, false
-		}
-		if !quoted {
-			v = bytes.TrimRight(v, " \t")
-			if len(v) == 0 || strings.EqualFold(string(v), "null") {
-				return nil, false
-			}
-		}
-		out = append(out, string(v))
-		end := text[pos] == '}'
-		pos++
-		if end {
-			return out, pos == len(text)
-		}
-	}
-	return nil, false
 }
 
 // complete returns the new row with the current values of the columns that the
@@ -210,22 +205,27 @@ func (r *run) complete(ctx context.Context, w *row) []sluice.Value {
 		}
 		key[i] = string(w.new[k].Text)
 	}
-	found := make([]sql.NullString, len(want))
+	found := make([]*string, len(want))
 	into := make([]any, len(want))
 	for i := range found {
 		into[i] = &found[i]
 	}
+	args := append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, key...)
 	err := r.s.persist(ctx, func() error {
-		return r.s.cfg.Admin.QueryRow(ctx, r.t.check.LookupSQL(want, r.t.key), key...).Scan(into...)
+		err := r.s.cfg.Admin.QueryRow(ctx, r.t.check.LookupSQL(want, r.t.key), args...).Scan(into...)
+		return pg.Wrap(err, "look up a row of %s.%s", r.t.def.Schema, r.t.def.Name)
 	})
 	if err != nil {
+		if !notFound(err) {
+			r.failed.Store(true)
+		}
 		return w.lookup // gone, or not to be read: missing
 	}
 	w.lookup = append([]sluice.Value(nil), w.new...)
 	for i, at := range want {
 		w.lookup[at].Kind = sluice.ValueNull
-		if found[i].Valid {
-			w.lookup[at] = sluice.Value{Kind: sluice.ValueText, Text: []byte(found[i].String)}
+		if found[i] != nil {
+			w.lookup[at] = sluice.Value{Kind: sluice.ValueText, Text: []byte(*found[i])}
 		}
 	}
 	return w.lookup

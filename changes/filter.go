@@ -15,11 +15,21 @@ type condition struct {
 	// value is the operand; for OpIn the text of an array literal.
 	value  string
 	negate bool
+	// list holds the elements of value for OpIn, nil when only PostgreSQL can
+	// tell: NULLs, arrays in arrays, what is no array literal.
+	list []string
+	// text is the condition as the original's messages show it, and tells
+	// conditions apart.
+	text string
 }
 
-// String renders the condition as the original's messages do.
-func (c condition) String() string {
-	return fmt.Sprintf("{%s, %s, %s, %t}", quoteElixir(c.column), quoteElixir(c.op.String()), quoteElixir(c.value), c.negate)
+func newCondition(column string, op policy.Op, value string, negate bool) condition {
+	c := condition{column: column, op: op, value: value, negate: negate}
+	if op == policy.OpIn {
+		c.list = arrayElements(value)
+	}
+	c.text = fmt.Sprintf("{%s, %s, %s, %t}", quoteElixir(column), quoteElixir(op.String()), quoteElixir(value), negate)
+	return c
 }
 
 // Bounds of a filter. The original bounds neither; the list of in is bounded at
@@ -106,7 +116,7 @@ func parseCondition(seg string) (condition, error) {
 	} else {
 		value = unquote(value)
 	}
-	return condition{column, op, value, negate}, nil
+	return newCondition(column, op, value, negate), nil
 }
 
 // unquote removes quotes that surround the whole value; otherwise it is taken as
@@ -132,4 +142,59 @@ func unquote(s string) string {
 		}
 	}
 	return s
+}
+
+// arrayElements reads a flat array literal without NULLs; nil is any other. It
+// follows PostgreSQL in what it reads and may give up where PostgreSQL does not.
+func arrayElements(s string) []string {
+	out := []string{}
+	s = strings.TrimLeft(s[1:], " ")
+	if s == "}" {
+		return out
+	}
+	for {
+		var v string
+		var ok bool
+		if v, s, ok = cutElement(s); !ok || s == "" {
+			return nil
+		}
+		out = append(out, v)
+		switch rest := s[1:]; {
+		case s[0] == ',':
+			s = strings.TrimLeft(rest, " ")
+		case s[0] == '}' && rest == "":
+			return out
+		default:
+			return nil
+		}
+	}
+}
+
+// cutElement reads one element and the blanks behind it.
+func cutElement(s string) (value, rest string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		end := strings.IndexAny(s, ",}")
+		if end < 0 {
+			return "", "", false
+		}
+		v := strings.TrimRight(s[:end], " ")
+		if v == "" || strings.EqualFold(v, "null") || strings.ContainsAny(v, "{\"\\\t\n\v\f\r") {
+			return "", "", false
+		}
+		return v, s[end:], true
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			if i++; i < len(s) {
+				b.WriteByte(s[i])
+			}
+		case '"':
+			return b.String(), strings.TrimLeft(s[i+1:], " "), true
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return "", "", false
 }

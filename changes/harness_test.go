@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -22,9 +21,9 @@ type feed struct {
 	db *pgtest.DB
 }
 
-func newFeed(t *testing.T, db *pgtest.DB) *feed {
+func newFeed(t testing.TB, db *pgtest.DB, change ...func(*changes.Config)) *feed {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f := &feed{db: db}
 	reader, err := wal.New(wal.Config{
 		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Logger: log,
@@ -33,7 +32,11 @@ func newFeed(t *testing.T, db *pgtest.DB) *feed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Service, err = changes.New(changes.Config{Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: reader, Logger: log})
+	cfg := changes.Config{Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: reader, Logger: log}
+	for _, c := range change {
+		c(&cfg)
+	}
+	f.Service, err = changes.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,12 +71,22 @@ func claimsOf(role, sub string) sluice.Claims {
 
 // listener is one channel that notes what it gets.
 type listener struct {
-	t    *testing.T
+	t    testing.TB
 	sub  sluice.LiveSubscription
 	more chan struct{}
 
 	mu     sync.Mutex
 	events []event
+	bodies []json.RawMessage
+}
+
+// same reports whether event i of both is the same memory: rendered once.
+func (l *listener) same(other *listener, i int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	return &l.bodies[i][0] == &other.bodies[i][0]
 }
 
 type event struct {
@@ -91,7 +104,7 @@ type event struct {
 	}
 }
 
-func (f *feed) listen(t *testing.T, c sluice.Claims, params ...string) *listener {
+func (f *feed) listen(t testing.TB, c sluice.Claims, params ...string) *listener {
 	t.Helper()
 	l, notices, err := f.tryListen(t, c, params...)
 	if err != nil {
@@ -101,7 +114,7 @@ func (f *feed) listen(t *testing.T, c sluice.Claims, params ...string) *listener
 	return l
 }
 
-func (f *feed) tryListen(t *testing.T, c sluice.Claims, params ...string) (*listener, []*sluice.Refusal, error) {
+func (f *feed) tryListen(t testing.TB, c sluice.Claims, params ...string) (*listener, []*sluice.Refusal, error) {
 	t.Helper()
 	l := &listener{t: t, more: make(chan struct{}, 1)}
 	req := sluice.ChangeSubscription{Claims: c, Topic: t.Name(), Deliver: l.deliver}
@@ -125,7 +138,7 @@ func (l *listener) deliver(e sluice.ChangeEvent) {
 		l.t.Errorf("event is no JSON: %v: %s", err, e.Data)
 	}
 	l.mu.Lock()
-	l.events = append(l.events, ev)
+	l.events, l.bodies = append(l.events, ev), append(l.bodies, e.Data)
 	l.mu.Unlock()
 	select {
 	case l.more <- struct{}{}:
@@ -139,17 +152,20 @@ func (l *listener) got() []event {
 	return append([]event(nil), l.events...)
 }
 
-// wait returns the events once there are n, or fails.
+// wait returns the events once there are n, or fails when no more come.
 func (l *listener) wait(n int) []event {
 	l.t.Helper()
-	deadline := time.After(60 * time.Second)
+	const patience = 30 * time.Second // without any event
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
 	for {
 		if got := l.got(); len(got) >= n {
 			return got
 		}
 		select {
 		case <-l.more:
-		case <-deadline:
+			deadline.Reset(patience)
+		case <-deadline.C:
 			l.t.Fatalf("%d of %d events came", len(l.got()), n)
 		}
 	}

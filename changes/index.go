@@ -43,16 +43,19 @@ func (s *subscription) identity() (sluice.Claims, identityKey, bool) {
 	return s.claims, s.who, !s.closed
 }
 
-// send delivers unless the subscription was closed or became somebody else's
-// since the decision was made.
-func (s *subscription) send(who identityKey, e sluice.ChangeEvent) bool {
+// send delivers, unless the subscription was closed, or moved to another identity
+// than the one that the decision was made for.
+func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.who != who {
-		return false
+	switch {
+	case s.closed:
+		return false, false
+	case s.who != who:
+		return false, true
 	}
 	s.deliver(e)
-	return true
+	return true, false
 }
 
 // Close ends delivery.

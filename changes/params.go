@@ -97,7 +97,7 @@ func (p *params) String() string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(c.String())
+		b.WriteString(c.text)
 	}
 	b.WriteString("], select: ")
 	if p.columns == nil {

@@ -3,6 +3,10 @@ package changes
 import (
 	"context"
 	"errors"
+	"reflect"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/backoff"
@@ -14,6 +18,19 @@ func (s *Service) process(ctx context.Context, j job) {
 	if len(bindings) == 0 {
 		return
 	}
+	var from map[*subscription]int
+	for len(bindings) > 0 {
+		r := s.decide(ctx, j, bindings, from)
+		if r == nil {
+			return
+		}
+		bindings, from = r.send()
+	}
+}
+
+// decide takes one job up to the decisions, for some bindings and from some row on
+// for each of their subscriptions. It returns nil when there is nothing to send.
+func (s *Service) decide(ctx context.Context, j job, bindings []*binding, from map[*subscription]int) *run {
 	var t *table
 	err := s.persist(ctx, func() (err error) {
 		t, err = s.catalog.table(ctx, j.rel.OID, j.gen)
@@ -23,17 +40,38 @@ func (s *Service) process(ctx context.Context, j job) {
 		if ctx.Err() == nil && !notFound(err) {
 			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, j.rel.Schema+"."+j.rel.Name, sluice.LogError, err)
 		}
-		return
+		return nil
 	}
-	if !t.listed() {
-		return
+	var r *run
+	for range definitionTries {
+		if !t.listed() {
+			return nil
+		}
+		r = newRun(s, t, j)
+		r.group(ctx, bindings, from)
+		r.match(ctx)
+		r.authorize(ctx)
+		if !r.failed.Load() || ctx.Err() != nil {
+			return r
+		}
+		// The definition may be older than the table is: DDL is visible before the
+		// stream tells of it. Nobody has been sent anything yet.
+		var fresh *table
+		err := s.persist(ctx, func() (err error) {
+			fresh, err = s.catalog.reload(ctx, t.oid)
+			return err
+		})
+		if err != nil || reflect.DeepEqual(fresh.def, t.def) {
+			return r
+		}
+		t = fresh
 	}
-	r := newRun(s, t, j)
-	r.group(ctx, bindings)
-	r.match(ctx)
-	r.authorize(ctx)
-	r.send()
+	return r
 }
+
+// definitionTries bounds how often changes are decided again because their table
+// was altered meanwhile.
+const definitionTries = 5
 
 // persist repeats fn while the database cannot be reached: a restart of
 // PostgreSQL must not lose a change.
@@ -41,7 +79,8 @@ func (s *Service) persist(ctx context.Context, fn func() error) error {
 	var wait backoff.Backoff
 	for {
 		err := fn()
-		if err == nil || !errors.Is(err, sluice.ErrUnavailable) {
+		// A connection that broke while it was idle is noticed before anything is sent.
+		if err == nil || !errors.Is(err, sluice.ErrUnavailable) && !pgconn.SafeToRetry(err) {
 			return err
 		}
 		if wait.Wait(ctx) != nil {
@@ -56,6 +95,14 @@ type run struct {
 	t    *table
 	j    job
 	rows []row
+	// streamed tells which columns the stream has: not those that were added
+	// later or are not published, nor, before PostgreSQL 18, generated ones.
+	streamed []bool
+	// identity holds the positions of the replica identity's columns.
+	identity []int
+
+	// failed tells that PostgreSQL refused a statement about this table.
+	failed atomic.Bool
 
 	groups []*group
 	byKey  map[identityKey]*group
@@ -68,7 +115,7 @@ type row struct {
 	old      []sluice.Value // nil when not sent
 	lookup   []sluice.Value // new, with current values in place of missing ones
 	lookedUp bool
-	filters  map[string]bool // results by text of the condition
+	filters  map[string]bool // what PostgreSQL said, by text of the condition
 	encoded  map[encodeKey][]byte
 }
 
@@ -87,10 +134,11 @@ type candidate struct {
 	sub      *subscription
 	bindings []*binding
 	matched  [][]*binding // by change
+	from     int          // changes before it are done
 }
 
 func newRun(s *Service, t *table, j job) *run {
-	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), byKey: map[identityKey]*group{}}
+	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), streamed: make([]bool, len(t.def.Columns)), byKey: map[identityKey]*group{}}
 	// The stream leaves out some columns and may know fewer than the catalog.
 	place := make([]int, len(t.def.Columns))
 	for i := range place {
@@ -98,7 +146,10 @@ func newRun(s *Service, t *table, j job) *run {
 	}
 	for i, c := range j.rel.Columns {
 		if at, ok := t.columns[c.Name]; ok {
-			place[at] = i
+			place[at], r.streamed[at] = i, true
+			if c.Key {
+				r.identity = append(r.identity, at)
+			}
 		}
 	}
 	arrange := func(in []sluice.Value) []sluice.Value {
@@ -115,7 +166,7 @@ func newRun(s *Service, t *table, j job) *run {
 	}
 	for i := range j.changes {
 		ch := &j.changes[i]
-		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), filters: map[string]bool{}, encoded: map[encodeKey][]byte{}}
+		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
 		// Under identity FULL the old row knows what the new one left out.
 		if w.old != nil && ch.OldFull {
 			for c := range w.new {
@@ -131,7 +182,7 @@ func newRun(s *Service, t *table, j job) *run {
 
 // group sorts the subscribers by identity and leaves out those who came later
 // than the commit.
-func (r *run) group(ctx context.Context, bindings []*binding) {
+func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscription]int) {
 	seen := map[*subscription]*candidate{}
 	for _, b := range bindings {
 		if r.j.batch.Commit < b.sub.start {
@@ -159,7 +210,7 @@ func (r *run) group(ctx context.Context, bindings []*binding) {
 			r.byKey[who] = g
 			r.groups = append(r.groups, g)
 		}
-		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows))}
+		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows)), from: from[b.sub]}
 		seen[b.sub] = c
 		g.subs = append(g.subs, c)
 	}
@@ -215,7 +266,7 @@ func (r *run) match(ctx context.Context) {
 			}
 			for _, c := range g.subs {
 				for _, b := range c.bindings {
-					if b.event != 0 && b.event != w.ch.Kind {
+					if i < c.from || b.event != 0 && b.event != w.ch.Kind {
 						continue
 					}
 					if out == outDecide && !r.passes(ctx, w, g.role, b.filters) {
@@ -246,6 +297,10 @@ func (r *run) require(g *group, i int) {
 	case w.ch.Kind == sluice.ChangeDelete && !w.ch.OldFull:
 		// The named exception: keys only, no decision is possible.
 		g.allowed[2*i] = true
+		r.t.keysOnly.Do(func() {
+			r.s.log.Info("keys of deleted rows reach every subscriber who may select them: without REPLICA IDENTITY FULL no policy can be asked",
+				sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name)
+		})
 	case w.ch.Kind == sluice.ChangeDelete:
 		g.need[2*i+1] = true
 	default:

@@ -34,6 +34,9 @@ type Config struct {
 	Workers int
 	// QueueJobs bounds the work that waits for one worker. Default 64.
 	QueueJobs int
+	// Parallel bounds the connections on which one table's policies are asked at
+	// once. Default 4.
+	Parallel int
 	// CheckTimeout bounds one identity's policies over one batch. Default 5 s.
 	CheckTimeout time.Duration
 	// VisibleTimeout bounds the wait until a commit that the log shows is
@@ -83,6 +86,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	def(&cfg.Workers, 4)
 	def(&cfg.QueueJobs, 64)
+	def(&cfg.Parallel, 4)
 	def(&cfg.MaxRecord, 1<<20)
 	for v, d := range map[*time.Duration]time.Duration{
 		&cfg.CheckTimeout: 5 * time.Second, &cfg.VisibleTimeout: 10 * time.Second, &cfg.FingerprintEvery: time.Second,

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -99,7 +100,7 @@ func (s *Service) validate(ctx context.Context, bounds []*binding, claims sluice
 			}
 			r, err := s.catalog.role(ctx, t, claims.Role)
 			if notFound(err) {
-				return nil, exception(&b.params, "42704", "undefined_object", fmt.Sprintf("role %q does not exist", claims.Role))
+				return nil, exception(&b.params, "42704", "undefined_object", `role "`+claims.Role+`" does not exist`)
 			}
 			if err != nil {
 				return nil, asRefusal(err)
@@ -180,7 +181,7 @@ func (s *Service) checkColumns(ctx context.Context, p *params, t *table, r *tabl
 		if !ok || !r.readable[i] {
 			return raised(p, "invalid column for filter %s", c.column)
 		}
-		if err := s.checkCondition(ctx, p, c, t.def.Columns[i]); err != nil {
+		if err := s.checkCondition(ctx, p, &c, t, i); err != nil {
 			return err
 		}
 	}
@@ -188,72 +189,109 @@ func (s *Service) checkColumns(ctx context.Context, p *params, t *table, r *tabl
 }
 
 // checkCondition lets PostgreSQL cast the value and look for the operator.
-func (s *Service) checkCondition(ctx context.Context, p *params, c condition, col columnDef) error {
-	switch c.op {
-	case policy.OpIs:
-		switch {
-		case !slices.Contains([]string{"null", "true", "false", "unknown"}, c.value):
-			return raised(p, "invalid value for is filter: must be null, true, false, or unknown")
-		case c.value != "null" && col.Type != oidBool:
-			return raised(p, "is %s filter requires a boolean column, got %s", c.value, col.Cast)
-		}
+func (s *Service) checkCondition(ctx context.Context, p *params, c *condition, t *table, at int) error {
+	typ := t.plain(at)
+	switch {
+	case c.op == policy.OpIs && !slices.Contains([]string{"null", "true", "false", "unknown"}, c.value):
+		return raised(p, "invalid value for is filter: must be null, true, false, or unknown")
+	case c.op == policy.OpIs && c.value != "null" && typ.oid != oidBool:
+		return raised(p, "is %s filter requires a boolean column, got %s", c.value, typ.long)
+	case c.op == policy.OpIs:
 		return nil
-	case policy.OpLike, policy.OpILike, policy.OpMatch, policy.OpIMatch:
-		_, err := s.cfg.Admin.Exec(ctx, policy.CompareSQL(c.op, col.Cast), nil, c.value)
-		switch pg.SQLState(err) {
-		case "":
-			return unlessNil(err)
-		case "42883":
-			return raised(p, "operator %s requires a text-compatible column type, got %s", c.op, col.Cast)
-		}
+	case c.op.IsPattern():
+		return s.checkPattern(ctx, p, c, typ)
+	case typ.oid == oidBytea:
+		return checkHex(p, c)
+	}
+	var n int
+	if err := s.cfg.Admin.QueryRow(ctx, policy.CastSQL(c.op, typ.value), c.value).Scan(&n); err != nil {
 		return fromDatabase(p, err)
 	}
-	if c.op == policy.OpIn {
-		var n string
-		if err := s.cfg.Admin.QueryRow(ctx, policy.CastSQL(c.op, col.Cast), c.value).Scan(&n); err != nil {
+	if n > maxIn {
+		return raised(p, "too many values for `in` filter. Maximum %d", maxIn)
+	}
+	_, err := s.cfg.Admin.Exec(ctx, policy.CompareSQL(c.op, typ.value), nil, c.value)
+	if pg.SQLState(err) == "42883" {
+		return raised(p, "operator %s requires a comparable column type, got %s", c.op, typ.long)
+	}
+	return fromDatabase(p, err)
+}
+
+// checkPattern refuses types that are no text, and what is no pattern. A bytea is
+// text to like: its digits.
+func (s *Service) checkPattern(ctx context.Context, p *params, c *condition, typ *sqlType) error {
+	regexp := c.op == policy.OpMatch || c.op == policy.OpIMatch
+	switch typ.oid {
+	case oidText, oidVarchar, oidName:
+	case oidBpchar, oidBytea:
+		if regexp {
+			return raised(p, "operator %s requires a text-compatible column type, got %s", c.op, typ.long)
+		}
+	default:
+		// An extension's type may have the operator.
+		_, err := s.cfg.Admin.Exec(ctx, policy.CompareSQL(c.op, typ.value), nil, c.value)
+		if typ.value.Operators == "" || pg.SQLState(err) == "42883" {
+			return raised(p, "operator %s requires a text-compatible column type, got %s", c.op, typ.long)
+		}
+		if err != nil {
 			return fromDatabase(p, err)
 		}
-		if len(n) > 3 || len(n) == 3 && n > "100" {
-			return raised(p, "too many values for `in` filter. Maximum %d", maxIn)
-		}
-		return nil
 	}
-	// Casting, and whether the type has the operator at all.
-	if _, err := s.cfg.Admin.Exec(ctx, policy.CastSQL(c.op, col.Cast), c.value); err != nil {
+	if regexp {
+		_, err := s.cfg.Admin.Exec(ctx, policy.RegexpSQL(), c.value)
 		return fromDatabase(p, err)
 	}
-	if _, err := s.cfg.Admin.Exec(ctx, policy.CompareSQL(c.op, col.Cast), nil, c.value); err != nil {
-		return fromDatabase(p, err)
+	if escapes := len(c.value) - len(strings.TrimRight(c.value, `\`)); escapes%2 == 1 {
+		return exception(p, "22025", "invalid_escape_sequence", "LIKE pattern must not end with escape character")
 	}
 	return nil
 }
 
-func unlessNil(err error) error {
-	if err == nil {
-		return nil
+// checkHex accepts the digits of bytea values, with or without \x.
+func checkHex(p *params, c *condition) error {
+	values := []string{c.value}
+	if c.op == policy.OpIn {
+		if values = c.list; values == nil {
+			return exception(p, "22P02", "invalid_text_representation", `malformed array literal: "`+c.value+`"`)
+		}
+		if len(values) > maxIn {
+			return raised(p, "too many values for `in` filter. Maximum %d", maxIn)
+		}
 	}
-	return asRefusal(err)
+	for _, v := range values {
+		if _, err := hex.DecodeString(strings.TrimPrefix(v, `\x`)); err != nil {
+			return exception(p, "22P02", "invalid_text_representation", `invalid hexadecimal data: "`+v+`"`)
+		}
+	}
+	return nil
 }
 
 // conditionNames are PostgreSQL's names of the SQLSTATEs that a filter's value
 // or type leads to; the original prints them.
 var conditionNames = map[string]string{
-	"22P02": "invalid_text_representation", "22003": "numeric_value_out_of_range", "22007": "invalid_datetime_format",
-	"22008": "datetime_field_overflow", "42883": "undefined_function", "42704": "undefined_object", "22P03": "invalid_binary_representation",
-	"2201B": "invalid_regular_expression", "23514": "check_violation", "22001": "string_data_right_truncation",
+	"0A000": "feature_not_supported", "22001": "string_data_right_truncation", "22003": "numeric_value_out_of_range",
+	"22007": "invalid_datetime_format", "22008": "datetime_field_overflow", "22009": "invalid_time_zone_displacement_value",
+	"22015": "interval_field_overflow", "22021": "character_not_in_repertoire", "22023": "invalid_parameter_value",
+	"22025": "invalid_escape_sequence", "2200N": "invalid_xml_content", "22P02": "invalid_text_representation",
+	"22P03": "invalid_binary_representation", "22P05": "untranslatable_character", "23514": "check_violation",
+	"42704": "undefined_object", "42804": "datatype_mismatch", "42846": "cannot_coerce", "54000": "program_limit_exceeded",
 }
 
+// fromDatabase turns an error over a condition into the original's; nil stays.
 func fromDatabase(p *params, err error) error {
+	if err == nil {
+		return nil
+	}
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || strings.HasPrefix(pe.Code, "57") || strings.HasPrefix(pe.Code, "53") {
 		return asRefusal(err)
 	}
+	if pe.Code == "2201B" {
+		return raised(p, "invalid regular expression for match filter: %s", strings.TrimPrefix(pe.Message, "invalid regular expression: "))
+	}
 	name := conditionNames[pe.Code]
 	if name == "" {
 		name = "raise_exception"
-	}
-	if pe.Code == "2201B" {
-		return raised(p, "invalid regular expression for match filter: %s", strings.TrimPrefix(pe.Message, "invalid regular expression: "))
 	}
 	return exception(p, pe.Code, name, pe.Message)
 }

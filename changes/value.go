@@ -4,22 +4,34 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/policy"
 )
 
 // sqlType is what rendering a value needs to know of its type.
 type sqlType struct {
 	oid   uint32
 	name  string
+	long  string // for people: "character", where name is "bpchar"
+	value policy.ValueType
 	base  *sqlType // of a domain
 	elem  *sqlType // of an array
 	delim byte     // of an array of this type
 	attrs []attribute
+}
+
+// plain returns the type itself, or what a domain stands on.
+func (t *sqlType) plain() *sqlType {
+	for t.base != nil {
+		t = t.base
+	}
+	return t
 }
 
 type attribute struct {
@@ -47,7 +59,7 @@ func loadTypes(ctx context.Context, tx pgx.Tx, columns []columnDef) (map[uint32]
 		var t sqlType
 		var l links
 		var delim string
-		if err := rows.Scan(&t.oid, &t.name, &l.base, &l.elem, &delim, &l.attrs); err != nil {
+		if err := rows.Scan(&t.oid, &t.name, &t.long, &t.value.Name, &t.value.Operators, &l.base, &l.elem, &delim, &l.attrs); err != nil {
 			return nil, pg.Wrap(err, "load types")
 		}
 		t.delim = delim[0]
@@ -95,12 +107,16 @@ func appendTyped(dst, text []byte, t *sqlType, inside bool) []byte {
 	}
 	switch t.oid {
 	case oidBool:
-		if len(text) == 1 && text[0] == 't' {
+		switch string(text) {
+		case "t":
 			return append(dst, "true"...)
+		case "f":
+			return append(dst, "false"...)
 		}
-		return append(dst, "false"...)
 	case oidInt2, oidInt4, oidInt8:
-		return append(dst, text...)
+		if isNumber(text) {
+			return append(dst, text...)
+		}
 	case oidNumeric, oidFloat4, oidFloat8:
 		return appendNumber(dst, text, inside)
 	case oidJSON, oidJSONB:
@@ -143,23 +159,35 @@ func appendNumber(dst, text []byte, inside bool) []byte {
 		return append(dst, '0')
 	}
 	mantissa, exp, ok := strings.Cut(s, "e")
-	if !ok {
-		return append(dst, text...)
+	n, err := 0, error(nil)
+	if ok {
+		n, err = strconv.Atoi(exp)
 	}
-	return append(dst, plainDecimal(mantissa, exp)...)
+	switch {
+	case !isNumber([]byte(mantissa)), err != nil, n < -maxExponent, n > maxExponent:
+		return appendString(dst, text)
+	case ok:
+		return append(dst, plainDecimal(mantissa, n)...)
+	}
+	return append(dst, text...)
 }
 
-// plainDecimal undoes an exponent: 1.5, +03 is 1500.
-func plainDecimal(mantissa, exponent string) string {
-	n, neg := 0, strings.HasPrefix(exponent, "-")
-	for _, c := range strings.TrimLeft(exponent, "+-") {
-		if n = n*10 + int(c-'0'); n > 10000 {
-			return "null" // no float is that large
-		}
+// maxExponent is more than any float has.
+const maxExponent = 400
+
+// isNumber reports whether text is digits with a sign and a point, as JSON has
+// them. The stream's text may be of a type that the column no longer has.
+func isNumber(text []byte) bool {
+	text = bytes.TrimPrefix(text, []byte("-"))
+	whole, frac, point := bytes.Cut(text, []byte("."))
+	digits := func(b []byte) bool {
+		return len(b) > 0 && len(bytes.Trim(b, "0123456789")) == 0
 	}
-	if neg {
-		n = -n
-	}
+	return digits(whole) && (len(whole) == 1 || whole[0] != '0') && (!point || digits(frac))
+}
+
+// plainDecimal undoes an exponent: 1.5, 3 is 1500.
+func plainDecimal(mantissa string, n int) string {
 	sign := ""
 	if rest, ok := strings.CutPrefix(mantissa, "-"); ok {
 		sign, mantissa = "-", rest
@@ -329,7 +357,7 @@ func appendHstore(dst, text []byte) ([]byte, bool) {
 			pos += 2
 			dst = append(dst, ',')
 		}
-		key, _, ok := readQuoted(text, &pos, '=', 0)
+		key, ok := readHstoreString(text, &pos)
 		if !ok || !bytes.HasPrefix(text[pos:], []byte("=>")) {
 			return dst, false
 		}
@@ -340,16 +368,35 @@ func appendHstore(dst, text []byte) ([]byte, bool) {
 			dst = append(dst, "null"...)
 			continue
 		}
-		rest := append(append([]byte(nil), text[pos:]...), ',')
-		end := 0
-		value, _, ok := readQuoted(rest, &end, ',', 0)
+		value, ok := readHstoreString(text, &pos)
 		if !ok {
 			return dst, false
 		}
-		pos += end
 		dst = appendString(dst, value)
 	}
 	return append(dst, '}'), true
+}
+
+// readHstoreString reads a string, which is always quoted.
+func readHstoreString(text []byte, pos *int) (value []byte, ok bool) {
+	if *pos >= len(text) || text[*pos] != '"' {
+		return nil, false
+	}
+	for *pos++; *pos < len(text); *pos++ {
+		switch c := text[*pos]; c {
+		case '"':
+			*pos++
+			return value, true
+		case '\\':
+			if *pos++; *pos >= len(text) {
+				return nil, false
+			}
+			value = append(value, text[*pos])
+		default:
+			value = append(value, c)
+		}
+	}
+	return nil, false
 }
 
 const hexDigits = "0123456789abcdef"

@@ -12,7 +12,7 @@ type Table struct {
 	Schema  string   // of the row type
 	Name    string   // of the row type
 	Columns []string // all columns, in the order of the row type
-	Types   []string // of the columns, by format_type without modifier
+	Types   []ValueType
 	// Alias is the name that the policies' expressions use for the table: the
 	// table itself, or the partitioned ancestor that the policies belong to.
 	Alias    string
@@ -23,8 +23,9 @@ type Table struct {
 type Policy struct {
 	Name       string `json:"name"`
 	Permissive bool   `json:"permissive"`
-	// Expr is the USING expression by pg_get_expr under an empty search_path;
-	// empty means true.
+	// Expr is the USING expression by pg_get_expr, under the search_path that the
+	// check is going to have: what is not qualified means the same there. A
+	// policy without one, such as FOR ALL WITH CHECK, shows and hides nothing.
 	Expr string `json:"expr"`
 }
 
@@ -34,33 +35,59 @@ const ordinality = "sluice row number, a name that is too long to be that of any
 // CheckSQL returns the statement that judges rows under the policies whose
 // positions are given. Its one parameter is an array literal of the row type
 // (see AppendRow); it returns one boolean for each row, in order. It returns ""
-// when no permissive policy applies: nobody sees anything then.
+// when no permissive policy has an expression: nobody sees anything then.
 func (t *Table) CheckSQL(applicable []int) string {
 	var permissive, restrictive []string
 	for _, i := range applicable {
-		p := t.Policies[i]
-		expr := "(" + p.Expr + ")"
-		if p.Expr == "" {
-			expr = "true"
-		}
-		if p.Permissive {
-			permissive = append(permissive, expr)
-		} else {
-			restrictive = append(restrictive, expr)
+		switch p := t.Policies[i]; {
+		case p.Expr == "":
+		case p.Permissive:
+			permissive = append(permissive, "("+p.Expr+")")
+		default:
+			restrictive = append(restrictive, "("+p.Expr+")")
 		}
 	}
 	if len(permissive) == 0 {
 		return ""
 	}
 	all := append([]string{"(" + strings.Join(permissive, " or ") + ")"}, restrictive...)
-	var b strings.Builder
-	b.WriteString("select coalesce(" + strings.Join(all, " and ") + ", false) from pg_catalog.unnest($1::")
-	b.WriteString(pgx.Identifier{t.Schema, t.Name}.Sanitize() + "[]) with ordinality as " + ident(t.Alias) + " (")
-	for _, c := range t.Columns {
-		b.WriteString(ident(c) + ", ")
+	visible := "coalesce(" + strings.Join(all, " and ") + ", false)"
+	rows := "$1::" + pgx.Identifier{t.Schema, t.Name}.Sanitize() + "[]"
+	if strings.Contains(visible, ident(t.Alias)+".*") || strings.Contains(visible, t.Alias+".*") {
+		// The whole row as one value has the table's type only when nothing, not
+		// even a number, stands beside it.
+		return "select (select " + visible + " from pg_catalog.unnest((" + rows + ")[n:n]) as " + ident(t.Alias) + t.columnAliases("") +
+			") from pg_catalog.generate_subscripts(" + rows + ", 1) as sluice (n) order by n"
 	}
-	b.WriteString(ident(ordinality) + ") order by " + ident(ordinality))
-	return b.String()
+	return "select " + visible + " from pg_catalog.unnest(" + rows + ") with ordinality as " + ident(t.Alias) +
+		t.columnAliases(ordinality) + " order by " + ident(ordinality)
+}
+
+// ShowsAll reports whether the policies whose positions are given show every row
+// to whomever they apply, so that nobody has to be asked (tier 0 of the design):
+// those with an expression are the constant true, and one of them is permissive.
+func (t *Table) ShowsAll(applicable []int) bool {
+	permissive := false
+	for _, i := range applicable {
+		p := t.Policies[i]
+		if p.Expr != "" && p.Expr != "true" {
+			return false
+		}
+		permissive = permissive || p.Permissive && p.Expr != ""
+	}
+	return permissive
+}
+
+// columnAliases names the columns that a row is made of, and one more.
+func (t *Table) columnAliases(more string) string {
+	names := make([]string, 0, len(t.Columns)+1)
+	for _, c := range t.Columns {
+		names = append(names, ident(c))
+	}
+	if more != "" {
+		names = append(names, ident(more))
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
@@ -94,95 +121,16 @@ func AppendRow(dst []byte, values [][]byte) []byte {
 	return append(dst, ')', '"')
 }
 
-// LookupSQL returns a statement that reads the current values, as text, of the
-// columns at the positions want from the row whose key columns have the text
-// values $1, $2 and so on.
+// LookupSQL returns a statement that reads the current values of the columns at
+// the positions want from the row whose key columns have the values $1, $2 and so
+// on.
 func (t *Table) LookupSQL(want, key []int) string {
-	var b strings.Builder
-	b.WriteString("select ")
+	columns, where := make([]string, len(want)), make([]string, len(key))
 	for i, c := range want {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(ident(t.Columns[c]) + "::text")
+		columns[i] = ident(t.Columns[c])
 	}
-	b.WriteString(" from " + pgx.Identifier{t.Schema, t.Name}.Sanitize() + " where ")
 	for i, c := range key {
-		if i > 0 {
-			b.WriteString(" and ")
-		}
-		b.WriteString(ident(t.Columns[c]) + " = $" + strconv.Itoa(i+1) + "::text::" + t.Types[c])
+		where[i] = ident(t.Columns[c]) + t.Types[c].operator(OpEq) + "$" + strconv.Itoa(i+1) + "::" + t.Types[c].Name
 	}
-	return b.String()
-}
-
-// CompareSQL returns a statement without tables that compares $1 with $2, both
-// cast to a type; it returns one boolean or NULL. Its parts are typed: an
-// operator of the fixed table and a type name by format_type.
-func CompareSQL(op Op, typeName string) string {
-	t := "::" + typeName
-	switch op {
-	case OpIn:
-		return "select $1::text" + t + " = any ($2::text" + t + "[])"
-	case OpLike, OpILike, OpMatch, OpIMatch:
-		return "select $1::text" + t + " " + operators[op] + " $2::text"
-	}
-	return "select $1::text" + t + " " + operators[op] + " $2::text" + t
-}
-
-// CastSQL returns a statement that fails when $1 is no value of the type, or,
-// for OpIn, no array of such values.
-func CastSQL(op Op, typeName string) string {
-	if op == OpIn {
-		return "select pg_catalog.cardinality($1::text::" + typeName + "[])::text"
-	}
-	return "select ($1::text::" + typeName + ") is null"
-}
-
-// Op is a filter operator.
-type Op uint8
-
-// Filter operators.
-const (
-	OpEq Op = iota + 1
-	OpNeq
-	OpLt
-	OpLte
-	OpGt
-	OpGte
-	OpIn
-	OpLike
-	OpILike
-	OpIs
-	OpMatch
-	OpIMatch
-	OpIsDistinct
-)
-
-var operators = map[Op]string{
-	OpEq: "=", OpNeq: "<>", OpLt: "<", OpLte: "<=", OpGt: ">", OpGte: ">=",
-	OpLike: "~~", OpILike: "~~*", OpMatch: "~", OpIMatch: "~*", OpIsDistinct: "is distinct from",
-}
-
-var opNames = []string{
-	OpEq: "eq", OpNeq: "neq", OpLt: "lt", OpLte: "lte", OpGt: "gt", OpGte: "gte", OpIn: "in", OpLike: "like", OpILike: "ilike",
-	OpIs: "is", OpMatch: "match", OpIMatch: "imatch", OpIsDistinct: "isdistinct",
-}
-
-// ParseOp returns the operator of a filter's spelling, or false.
-func ParseOp(name string) (Op, bool) {
-	for op, n := range opNames {
-		if n != "" && n == name {
-			return Op(op), true
-		}
-	}
-	return 0, false
-}
-
-// String returns the filter's spelling.
-func (o Op) String() string {
-	if int(o) < len(opNames) {
-		return opNames[o]
-	}
-	return strconv.Itoa(int(o))
+	return "select " + strings.Join(columns, ", ") + " from " + pgx.Identifier{t.Schema, t.Name}.Sanitize() + " where " + strings.Join(where, " and ")
 }

@@ -60,8 +60,9 @@ type slotInfo struct {
 	sameDatabase                bool
 }
 
-// prepare makes sure that publication and slot are there and free.
-func (r *Reader) prepare(ctx context.Context, conn *pgconn.PgConn) error {
+// prepare makes sure that publication and slot are there and free. had tells that
+// the slot was there before: if it is gone, so is what it kept.
+func (r *Reader) prepare(ctx context.Context, conn *pgconn.PgConn, had bool) error {
 	if err := r.checkServer(ctx, conn); err != nil {
 		return err
 	}
@@ -72,6 +73,9 @@ func (r *Reader) prepare(ctx context.Context, conn *pgconn.PgConn) error {
 		case err != nil:
 			return err
 		case info == nil:
+			if had {
+				r.gap("the slot was dropped by somebody else; what was committed until it is made again is lost")
+			}
 			return r.create(ctx, conn)
 		case !info.sameDatabase:
 			return fmt.Errorf("slot %q belongs to database %q: choose another slot name, or drop it there: %w", r.cfg.Slot, info.database, sluice.ErrConflict)

@@ -24,7 +24,8 @@ type session struct {
 	// handed is the position up to which everything was handed on whole.
 	handed            sluice.LSN
 	changes, messages part
-	healed            int // times in a row that the publication was made again
+	healed            int  // times in a row that the publication was made again
+	had               bool // the slot was streamed at least once
 }
 
 // Bounds of what waits between the stream and Handle. Past them the stream is
@@ -50,7 +51,7 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 		return err
 	}
 	defer closeConn(conn)
-	if err := s.r.prepare(ctx, conn); err != nil {
+	if err := s.r.prepare(ctx, conn, s.had); err != nil {
 		return err
 	}
 	ref, err := currentXID(ctx, conn)
@@ -66,6 +67,7 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 	if err != nil {
 		return pg.Wrap(err, "start streaming slot %q", s.r.cfg.Slot)
 	}
+	s.had = true
 	streaming()
 	s.r.setStreaming(true, nil)
 	s.r.log.Info("change stream is up")

@@ -1,5 +1,5 @@
--- What the pipeline has to know about one table ($1: oid). The search_path is
--- empty, so that names in expressions are qualified.
+-- What the pipeline has to know about one table ($1: oid). The search_path is that
+-- of the checks, so that names in expressions are qualified where they must be.
 select json_build_object(
   'schema', n.nspname, 'name', c.relname, 'owner', c.relowner::bigint,
   'identity', c.relreplident,
@@ -8,7 +8,7 @@ select json_build_object(
   'guardOwner', coalesce(guard.relowner, c.relowner)::bigint,
   'columns', (select json_agg(json_build_object(
         'name', a.attname, 'num', a.attnum, 'type', a.atttypid::bigint, 'typname', t.typname,
-        'cast', format_type(a.atttypid, -1), 'key', a.attnum = any (coalesce(i.indkey::int2[], '{}'))) order by a.attnum)
+        'key', a.attnum = any (coalesce(i.indkey::int2[], '{}'))) order by a.attnum)
       from pg_attribute a join pg_type t on t.oid = a.atttypid
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
   'policies', coalesce((select json_agg(json_build_object(
