@@ -161,3 +161,30 @@ func TestBadCompression(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a client sends as compressed is read within the limit or refused, and
+// what this side compresses comes out again as it was.
+func FuzzDeflate(f *testing.F) {
+	f.Add([]byte(strings.Repeat("many words ", 100)))
+	f.Add([]byte{0xff, 0xff, 0xff})
+	f.Add(packed(strings.Repeat("\x00", 100_000))[8:])
+	f.Fuzz(func(t *testing.T, p []byte) {
+		const limit = 10_000
+		if got, err := realtime.Inflate(p, limit); err == nil && len(got) > limit {
+			t.Errorf("%d bytes, over the limit of %d", len(got), limit)
+		}
+		frame, err := ws.ReadFrame(bytes.NewReader(realtime.Deflated(p))) //lint:ignore SA1019 our own frame
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := frame.Payload
+		if compressed, _ := wsflate.IsCompressed(frame.Header); compressed {
+			if out, err = realtime.Inflate(out, len(p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(out, p) {
+			t.Errorf("%q came back as %q", p, out)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"bytes"
 	"net"
 
 	"github.com/sluice-dev/sluice"
@@ -26,4 +27,19 @@ func (s *Server) Topics() (n int) {
 		s.hub.shards[i].mu.RUnlock()
 	}
 	return n
+}
+
+// Inflate returns what a compressed message holds, at most limit bytes.
+func Inflate(p []byte, limit int) ([]byte, error) {
+	msg, err := inflate(p, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer putMessage(msg)
+	return bytes.Clone(*msg), nil
+}
+
+// Deflated returns a whole server frame compressed.
+func Deflated(payload []byte) []byte {
+	return deflated(newFrame(append(newPayload(len(payload)), payload...), opText))
 }
