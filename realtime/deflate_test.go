@@ -73,13 +73,18 @@ func TestCompressionIsNegotiated(t *testing.T) {
 	}
 }
 
-// packed is a client's compressed text frame.
-func packed(p string) []byte {
+// deflatedBody is what a compressed message holds.
+func deflatedBody(p string) []byte {
 	var b bytes.Buffer
 	fw, _ := flate.NewWriter(&b, flate.DefaultCompression)
 	_, _ = fw.Write([]byte(p))
 	_ = fw.Flush()
-	f := ws.NewTextFrame(bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff")))
+	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
+}
+
+// packed is a client's compressed text frame.
+func packed(p string) []byte {
+	f := ws.NewTextFrame(deflatedBody(p))
 	f.Header.Rsv = ws.Rsv(true, false, false)
 	return masked(f)
 }
@@ -162,29 +167,15 @@ func TestBadCompression(t *testing.T) {
 	}
 }
 
-// Whatever a client sends as compressed is read within the limit or refused, and
-// what this side compresses comes out again as it was.
-func FuzzDeflate(f *testing.F) {
-	f.Add([]byte(strings.Repeat("many words ", 100)))
+// Whatever a client sends as compressed is read within the limit, or refused.
+func FuzzInflate(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff})
-	f.Add(packed(strings.Repeat("\x00", 100_000))[8:])
+	f.Add(deflatedBody(strings.Repeat("many words ", 100)))
+	f.Add(deflatedBody(strings.Repeat("\x00", 100_000)))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		const limit = 10_000
 		if got, err := realtime.Inflate(p, limit); err == nil && len(got) > limit {
 			t.Errorf("%d bytes, over the limit of %d", len(got), limit)
-		}
-		frame, err := ws.ReadFrame(bytes.NewReader(realtime.Deflated(p))) //lint:ignore SA1019 our own frame
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := frame.Payload
-		if compressed, _ := wsflate.IsCompressed(frame.Header); compressed {
-			if out, err = realtime.Inflate(out, len(p)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !bytes.Equal(out, p) {
-			t.Errorf("%q came back as %q", p, out)
 		}
 	})
 }

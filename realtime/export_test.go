@@ -38,8 +38,3 @@ func Inflate(p []byte, limit int) ([]byte, error) {
 	defer putMessage(msg)
 	return bytes.Clone(*msg), nil
 }
-
-// Deflated returns a whole server frame compressed.
-func Deflated(payload []byte) []byte {
-	return deflated(newFrame(append(newPayload(len(payload)), payload...), opText))
-}
