@@ -38,3 +38,18 @@ func Inflate(p []byte, limit int) ([]byte, error) {
 	defer putMessage(msg)
 	return bytes.Clone(*msg), nil
 }
+
+// FlusherRoom keeps n conns waiting for rounds of taking one and adding one, and
+// returns the room that their queue has in the end.
+func FlusherRoom(n, rounds int) int {
+	var f flusher // starts no goroutine
+	for range n {
+		f.add(nil)
+	}
+	var one [1]*conn
+	for range rounds {
+		f.take(one[:])
+		f.add(nil)
+	}
+	return cap(f.waiting)
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
@@ -118,4 +119,11 @@ func TestIdleSocketsHoldNoGoroutine(t *testing.T) {
 		}
 	}
 	t.Errorf("%d goroutines for %d idle sockets", extra, n)
+}
+
+// A queue that is never empty does not grow.
+func TestFlusherKeepsItsSize(t *testing.T) {
+	if room := realtime.FlusherRoom(100, 1_000_000); room > 8192 {
+		t.Errorf("room for %d after a million turns of 100", room)
+	}
 }
