@@ -73,13 +73,18 @@ func TestCompressionIsNegotiated(t *testing.T) {
 	}
 }
 
-// packed is a client's compressed text frame.
-func packed(p string) []byte {
+// deflatedBody is what a compressed message holds.
+func deflatedBody(p string) []byte {
 	var b bytes.Buffer
 	fw, _ := flate.NewWriter(&b, flate.DefaultCompression)
 	_, _ = fw.Write([]byte(p))
 	_ = fw.Flush()
-	f := ws.NewTextFrame(bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff")))
+	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
+}
+
+// packed is a client's compressed text frame.
+func packed(p string) []byte {
+	f := ws.NewTextFrame(deflatedBody(p))
 	f.Header.Rsv = ws.Rsv(true, false, false)
 	return masked(f)
 }
@@ -160,4 +165,17 @@ func TestBadCompression(t *testing.T) {
 			t.Errorf("%s: got %v %d, want close %d", name, op, code, tt.code)
 		}
 	}
+}
+
+// Whatever a client sends as compressed is read within the limit, or refused.
+func FuzzInflate(f *testing.F) {
+	f.Add([]byte{0xff, 0xff, 0xff})
+	f.Add(deflatedBody(strings.Repeat("many words ", 100)))
+	f.Add(deflatedBody(strings.Repeat("\x00", 100_000)))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		const limit = 10_000
+		if got, err := realtime.Inflate(p, limit); err == nil && len(got) > limit {
+			t.Errorf("%d bytes, over the limit of %d", len(got), limit)
+		}
+	})
 }

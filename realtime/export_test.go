@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"bytes"
 	"context"
 	"net"
 
@@ -40,4 +41,29 @@ func (s *Server) Rights(ctx context.Context, claims sluice.Claims, topic string,
 func RowBroadcast(r *sluice.Relation, row []sluice.Value, maxPayload int) (sluice.Broadcast, string) {
 	p := placesOf(r)
 	return p.broadcast(row, maxPayload)
+}
+
+// Inflate returns what a compressed message holds, at most limit bytes.
+func Inflate(p []byte, limit int) ([]byte, error) {
+	msg, err := inflate(p, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer putMessage(msg)
+	return bytes.Clone(*msg), nil
+}
+
+// FlusherRoom keeps n conns waiting for rounds of taking one and adding one, and
+// returns the room that their queue has in the end.
+func FlusherRoom(n, rounds int) int {
+	var f flusher // starts no goroutine
+	for range n {
+		f.add(nil)
+	}
+	var one [1]*conn
+	for range rounds {
+		f.take(one[:])
+		f.add(nil)
+	}
+	return cap(f.waiting)
 }

@@ -58,8 +58,13 @@ func (f *flusher) take(dst []*conn) int {
 	n := copy(dst, f.waiting[f.head:])
 	clear(f.waiting[f.head : f.head+n])
 	f.head += n
-	if f.head == len(f.waiting) {
+	switch {
+	case f.head == len(f.waiting):
 		f.waiting, f.head = f.waiting[:0], 0
+	case f.head >= 1024 && f.head*2 >= len(f.waiting): // never empty under load: make room at the end
+		rest := copy(f.waiting, f.waiting[f.head:])
+		clear(f.waiting[rest:])
+		f.waiting, f.head = f.waiting[:rest], 0
 	}
 	if n == 0 {
 		f.running--

@@ -2,11 +2,13 @@ package realtime_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/gobwas/ws"
 
+	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
 
@@ -86,4 +88,42 @@ func TestParkedSockets(t *testing.T) {
 		t.Errorf("closed with %d, %v", c.code, c.err)
 	}
 	c.mu.Unlock()
+}
+
+// An idle connection holds no goroutine, neither a reader's nor a writer's.
+func TestIdleSocketsHoldNoGoroutine(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("sockets are parked on Linux alone")
+	}
+	w := newWorld(t)
+	ts := w.gatewayed(&anon)
+	const n = 200
+	before := runtime.NumGoroutine()
+	var all []*client
+	for range n {
+		c := w.dial(ts, "?vsn=2.0.0", phoenix.V2) // with a goroutine of the test's
+		c.join("realtime:a", `{"config":{"broadcast":{"self":true}}}`)
+		want(t, []msg{c.next()}, okJoin)
+		all = append(all, c)
+	}
+	all[0].push("1", "realtime:a", "broadcast", `{"event":"x"}`)
+	for _, c := range all {
+		want(t, []msg{c.next()}, `broadcast {"event":"x"}`)
+	}
+	extra := 0
+	for range 100 { // the last ones are still on their way out
+		all[0].push(nil, "phoenix", "heartbeat", `{}`)
+		all[0].next()
+		if extra = runtime.NumGoroutine() - before - n; extra <= 10 {
+			return
+		}
+	}
+	t.Errorf("%d goroutines for %d idle sockets", extra, n)
+}
+
+// A queue that is never empty does not grow.
+func TestFlusherKeepsItsSize(t *testing.T) {
+	if room := realtime.FlusherRoom(100, 1_000_000); room > 8192 {
+		t.Errorf("room for %d after a million turns of 100", room)
+	}
 }
