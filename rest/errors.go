@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -19,9 +20,12 @@ type Error struct {
 	Message string
 	Details any // string, list or nil
 	Hint    any // string or nil
-	// Allow and Challenge become headers when set.
+	// Challenge becomes WWW-Authenticate when set.
 	Challenge string
-	cause     error
+	// contentRange and headers are set when not empty.
+	contentRange string
+	headers      map[string]string
+	cause        error
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -38,7 +42,7 @@ func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
 
 // body renders the four keys in PostgREST's order.
 func (e *Error) body() []byte {
-	text, err := json.Marshal(struct {
+	text, err := marshal(struct {
 		Code    string `json:"code"`
 		Details any    `json:"details"`
 		Hint    any    `json:"hint"`
@@ -48,6 +52,15 @@ func (e *Error) body() []byte {
 		return []byte(`{"code":"PGRSTX00","details":null,"hint":null,"message":"Internal error"}`)
 	}
 	return text
+}
+
+// marshal is json.Marshal without its escapes for HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // asError maps any error of a request. anonymous says that no user token was
@@ -78,6 +91,9 @@ func asError(err error, anonymous bool) *Error {
 
 // fromPostgres maps an error that PostgreSQL raised (spec rest 5.2, 5.3).
 func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
+	if pe.Code == "PGRST" {
+		return fromRaise(pe)
+	}
 	e := &Error{Status: statusOf(pe, anonymous), Code: pe.Code, Message: pe.Message, cause: pe}
 	if pe.Detail != "" {
 		e.Details = pe.Detail
@@ -89,6 +105,35 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 		e.Challenge = "Bearer"
 	}
 	return e
+}
+
+// fromRaise answers RAISE SQLSTATE 'PGRST', whose message is the body and whose
+// detail the status and headers.
+func fromRaise(pe *pgconn.PgError) *Error {
+	bad := fail(http.StatusInternalServerError, "PGRST121", `Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error`)
+	bad.cause = pe
+	var body struct {
+		Code, Message *string
+		Details, Hint any
+	}
+	if json.Unmarshal([]byte(pe.Message), &body) != nil || body.Code == nil || body.Message == nil {
+		return bad.details("Invalid JSON value for MESSAGE: '" + pe.Message + "'").
+			hint("MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and optional keys: 'details', 'hint'.")
+	}
+	var how struct {
+		Status  int
+		Headers map[string]string
+	}
+	const hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
+	if pe.Detail == "" {
+		return bad.details("DETAIL is missing in the RAISE statement").hint(hint)
+	}
+	if json.Unmarshal([]byte(pe.Detail), &how) != nil || how.Status < 200 || how.Status > 599 || how.Headers == nil || !headersAllowed(how.Headers) {
+		return bad.details("Invalid JSON value for DETAIL: '" + pe.Detail + "'").hint(hint)
+	}
+	return &Error{
+		Status: how.Status, Code: *body.Code, Message: *body.Message, Details: body.Details, Hint: body.Hint, headers: how.Headers, cause: pe,
+	}
 }
 
 var classStatus = map[string]int{

@@ -13,10 +13,11 @@ import (
 	"github.com/sluice-dev/sluice/schema"
 )
 
-// counts is the one row that every statement returns.
+// counts is the one row that every query returns.
 type counts struct {
 	total, page int64
 	body        []byte
+	inserted    int64 // of an upsert
 }
 
 func readCounts(res pg.Result) (counts, error) {
@@ -85,8 +86,10 @@ func total(r *request, n int64) string {
 // pageRange is Content-Range and the status that goes with it.
 func pageRange(r *request, c counts) (rng string, status int, err error) {
 	if c.page == 0 {
-		if r.offset > 0 && r.prefer.counts() && r.offset >= c.total {
-			return "*/" + itoa(c.total), 0, rangeError(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", r.offset, c.total))
+		if r.offset > 0 && r.prefer.count == "exact" && r.offset >= c.total {
+			e := rangeError(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", r.offset, c.total))
+			e.contentRange = "*/" + itoa(c.total)
+			return "", 0, e
 		}
 		return "*/" + total(r, c.total), http.StatusOK, nil
 	}
@@ -103,45 +106,14 @@ func (s *Server) readAnswer(r *request, c counts) (*answer, error) {
 	if a.rng, a.status, err = pageRange(r, c); err != nil {
 		return nil, err
 	}
-	a.contentType, a.body = r.media.contentType(), c.body
-	if r.media.csv {
-		a.body = s.csvHeader(r, c.body)
+	if r.media.single {
+		if err := single(c.page); err != nil {
+			return nil, err
+		}
 	}
+	a.contentType, a.body = r.media.contentType(), c.body
 	a.apply(r, "count", "handling", "timezone")
 	return a, nil
-}
-
-// csvHeader puts the line of column names in front.
-func (s *Server) csvHeader(r *request, body []byte) []byte {
-	var names []string
-	snap := s.cfg.Schema.Snapshot()
-	star := func() {
-		if rel := snap.Relation(r.schema, r.name); rel != nil && !r.function {
-			for _, c := range rel.Columns {
-				names = append(names, c.Name)
-			}
-		}
-	}
-	if len(r.items) == 0 {
-		star()
-	}
-	for _, it := range r.items {
-		if it.star {
-			star()
-		} else {
-			names = append(names, it.output())
-		}
-	}
-	for i, n := range names {
-		if strings.ContainsAny(n, "\",\n\r") {
-			names[i] = `"` + strings.ReplaceAll(n, `"`, `""`) + `"`
-		}
-	}
-	out := []byte(strings.Join(names, ","))
-	if len(body) > 0 {
-		out = append(append(out, '\n'), body...)
-	}
-	return out
 }
 
 // insertAnswer answers a POST on a relation.
@@ -149,6 +121,9 @@ func (s *Server) insertAnswer(rel *schema.Relation) func(*request, counts) (*ans
 	return func(r *request, c counts) (*answer, error) {
 		a := s.base(r)
 		a.status, a.rng, a.length = http.StatusCreated, "*/"+total(r, c.total), true
+		if r.prefer.resolution == "merge-duplicates" && c.inserted == 0 {
+			a.status = http.StatusOK
+		}
 		switch r.prefer.ret {
 		case "representation":
 			a.contentType, a.body, a.length = r.media.contentType(), c.body, false
@@ -169,7 +144,7 @@ func location(rel *schema.Relation, c counts) string {
 	var parts []string
 	for _, k := range rel.PrimaryKey {
 		if row[k] == nil {
-			parts = append(parts, url.QueryEscape(k)+"=is.null")
+			parts = append(parts, escapeQuery(k)+"=is.null")
 			continue
 		}
 		raw, _ := json.Marshal(row[k]) // it came from JSON
@@ -177,10 +152,13 @@ func location(rel *schema.Relation, c counts) string {
 		if str, ok := row[k].(string); ok {
 			v = str
 		}
-		parts = append(parts, url.QueryEscape(k)+"=eq."+url.QueryEscape(v))
+		parts = append(parts, escapeQuery(k)+"=eq."+escapeQuery(v))
 	}
 	return "/" + url.PathEscape(rel.Name) + "?" + strings.Join(parts, "&")
 }
+
+// escapeQuery is url.QueryEscape with blanks as %20.
+func escapeQuery(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 func (s *Server) updateAnswer(r *request, c counts) (*answer, error) {
 	a := s.base(r)
@@ -209,7 +187,7 @@ func (s *Server) deleteAnswer(r *request, c counts) (*answer, error) {
 func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer, error) {
 	return func(r *request, c counts) (*answer, error) {
 		a := s.base(r)
-		a.apply(r, "count", "handling", "timezone")
+		a.apply(r, "count", "handling", "timezone", "max-affected")
 		if f.ReturnsVoid {
 			a.status = http.StatusNoContent
 			return a, nil
@@ -218,8 +196,12 @@ func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer,
 		if a.rng, a.status, err = pageRange(r, c); err != nil {
 			return nil, err
 		}
+		if r.method == http.MethodPost && r.prefer.ret == "minimal" {
+			a.length = true
+			return a, nil
+		}
 		m := r.media
-		if !f.ReturnsRow {
+		if !f.ReturnsRow || f.Anonymous {
 			m = media{single: r.media.single} // one value, or an array of them
 		}
 		a.contentType, a.body = m.contentType(), c.body
@@ -253,10 +235,10 @@ func (a *answer) override(res pg.Result) error {
 		if len(o) != 1 {
 			return bad
 		}
+		if !headersAllowed(o) {
+			return bad
+		}
 		for k, v := range o {
-			if !isToken(k) || strings.ContainsAny(v, "\r\n\x00") || forbiddenHeaders[http.CanonicalHeaderKey(k)] {
-				return bad
-			}
 			a.extra.Add(k, v)
 		}
 	}
@@ -265,6 +247,16 @@ func (a *answer) override(res pg.Result) error {
 
 // forbiddenHeaders are the server's own.
 var forbiddenHeaders = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Connection": true, "Upgrade": true, "Trailer": true}
+
+// headersAllowed reports whether SQL may set these headers.
+func headersAllowed(headers map[string]string) bool {
+	for k, v := range headers {
+		if !isToken(k) || strings.ContainsAny(v, "\r\n\x00") || forbiddenHeaders[http.CanonicalHeaderKey(k)] {
+			return false
+		}
+	}
+	return true
+}
 
 func isToken(s string) bool {
 	for _, c := range []byte(s) {

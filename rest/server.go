@@ -23,6 +23,8 @@ type Config struct {
 	Schemas []string
 	// ExtraSearchPath follows the schema in the search_path.
 	ExtraSearchPath []string
+	// Aggregates allows aggregate functions in select.
+	Aggregates bool
 	// MaxRows bounds the rows of one answer; 0 is no bound.
 	MaxRows int
 	// BodyLimit bounds a body in bytes. Default 50 MiB.
@@ -62,44 +64,50 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	a.write(w, h)
 }
 
-// serve runs everything up to the answer. What comes before the plan is pure;
-// nothing before the statement takes a connection.
+// serve runs everything up to the answer.
 func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 	if id.BearerErr != nil {
 		return nil, fromToken(id.BearerErr)
 	}
+	r, p, err := s.prepare(h)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.empty != nil:
+		return p.empty, nil
+	}
+	return s.run(h, id, r, p)
+}
+
+// prepare parses a request and plans it. Nothing here takes a connection.
+func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	r, err := s.parse(h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	snap := s.cfg.Schema.Snapshot()
 	if snap == nil {
-		return nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
+		return nil, nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	}
-	if r.name == "" {
-		return s.root(r, snap)
-	}
-	if r.method == http.MethodPost || r.method == http.MethodPatch {
+	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch) {
 		if r.body, err = s.readBody(h); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	p, err := s.plan(r, snap)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if r.method == http.MethodOptions {
-		return &answer{status: http.StatusOK, allow: p.allow(), length: true}, nil
-	}
-	if p.empty != nil {
-		return p.empty, nil
-	}
-	return s.run(h, id, r, p, snap)
+	p.snapshot = snap
+	return r, p, nil
 }
 
+// controls reads what SQL has said about the answer, triggers included.
+var controls = pg.Statement{SQL: "select nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')"}
+
 // run executes the plan as the user.
-func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, snap *schema.Snapshot) (*answer, error) {
-	settings, ok := snap.Roles[id.Claims.Role]
+func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
+	settings, ok := p.snapshot.Roles[id.Claims.Role]
 	if !ok {
 		return nil, &Error{
 			Status: http.StatusUnauthorized, Code: "22023", Message: fmt.Sprintf("role %q does not exist", id.Claims.Role),
@@ -107,8 +115,6 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, s
 		}
 	}
 	opt := pg.AsOptions{ReadOnly: p.readOnly, Settings: s.settings(h, r, settings, p)}
-	st := p.query.statement()
-	statements := []pg.Statement{st, {SQL: "select nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')"}}
 	var check func([]pg.Result) error
 	if p.veto != nil {
 		check = func(res []pg.Result) error {
@@ -119,11 +125,11 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, s
 			return p.veto(c)
 		}
 	}
-	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, statements, check)
+	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, append(p.statements(), controls), check)
 	if err != nil {
 		return nil, err
 	}
-	c, err := readCounts(res[0])
+	c, err := p.counts(r, res)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +137,7 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, s
 	if err != nil {
 		return nil, err
 	}
-	return a, a.override(res[1])
+	return a, a.override(res[len(res)-1])
 }
 
 // settings are what SQL can see of the request (spec rest 1.6).
@@ -169,7 +175,7 @@ func (s *Server) settings(h *http.Request, r *request, role []schema.Setting, p 
 }
 
 func jsonText(m map[string]string) string {
-	b, err := json.Marshal(m)
+	b, err := marshal(m)
 	if err != nil { // strings
 		return "{}"
 	}
@@ -184,6 +190,12 @@ func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
 	hd := w.Header()
 	hd.Set("Content-Type", "application/json; charset=utf-8")
 	hd.Set("Proxy-Status", "PostgREST; error="+e.Code)
+	if e.contentRange != "" {
+		hd.Set("Content-Range", e.contentRange)
+	}
+	for k, v := range e.headers {
+		hd.Set(k, v)
+	}
 	if e.Challenge != "" {
 		hd.Set("WWW-Authenticate", e.Challenge)
 	}

@@ -27,6 +27,15 @@ var functionsSQL string
 //go:embed sql/roles.sql
 var rolesSQL string
 
+//go:embed sql/foreign_keys.sql
+var foreignKeysSQL string
+
+//go:embed sql/views.sql
+var viewsSQL string
+
+//go:embed sql/primary_keys.sql
+var primaryKeysSQL string
+
 // Config describes a Cache.
 type Config struct {
 	// Admin reads the catalog. Required.
@@ -160,13 +169,13 @@ func (c *Cache) reload(ctx context.Context) {
 }
 
 func (c *Cache) load(ctx context.Context) (*Snapshot, error) {
-	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, Roles: map[string][]Setting{}}
+	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, relationships: map[*Relation][]*Relationship{}, Roles: map[string][]Setting{}}
 	err := pgx.BeginTxFunc(ctx, c.cfg.Admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Names in expressions and types are to be qualified.
 		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRoles} {
+		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRelationships, c.loadRoles} {
 			if err := read(ctx, tx, s); err != nil {
 				return err
 			}
@@ -197,7 +206,7 @@ func (c *Cache) loadRelations(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		var kind string
 		var columns, pk []byte
 		var can int
-		if err := rows.Scan(&r.Schema, &r.Name, &kind, &columns, &pk, &can); err != nil {
+		if err := rows.Scan(&r.Schema, &r.Name, &r.oid, &r.rowType, &kind, &columns, &pk, &can); err != nil {
 			return err
 		}
 		if err := errors.Join(json.Unmarshal(columns, &r.Columns), json.Unmarshal(pk, &r.PrimaryKey)); err != nil {
@@ -223,7 +232,7 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		f := &Function{}
 		var volatility string
 		var args, settings []byte
-		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Variadic, &args, &settings); err != nil {
+		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Anonymous, &f.returns, &f.oneRow, &f.Variadic, &args, &settings); err != nil {
 			return err
 		}
 		if err := json.Unmarshal(args, &f.Args); err != nil {
@@ -241,10 +250,24 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 	return rows.Err()
 }
 
-// callable leaves out functions with unnamed arguments, but for a single one.
+// Types of a single unnamed argument that takes the body of a request.
+const (
+	OIDJSON  = 114
+	OIDJSONB = 3802
+	OIDText  = 25
+	OIDXML   = 142
+	OIDBytea = 17
+)
+
+// callable leaves out functions with unnamed arguments, but for a single one
+// that can take a body.
 func callable(f *Function) bool {
-	if len(f.Args) == 1 {
-		return true
+	if len(f.Args) == 1 && f.Args[0].Name == "" {
+		switch f.Args[0].OID {
+		case OIDJSON, OIDJSONB, OIDText, OIDXML, OIDBytea:
+			return true
+		}
+		return false
 	}
 	for _, a := range f.Args {
 		if a.Name == "" {
