@@ -1,6 +1,10 @@
 package rest_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sluice-dev/sluice/rest"
+)
 
 func TestSelect(t *testing.T)  { t.Parallel(); start(t, nil).run("select", false) }
 func TestFilters(t *testing.T) { t.Parallel(); start(t, nil).run("filters", false) }
@@ -14,3 +18,11 @@ func TestPrefer(t *testing.T)  { t.Parallel(); start(t, nil).run("prefer", false
 func TestRPC(t *testing.T)     { t.Parallel(); start(t, nil).run("rpc", false) }
 func TestErrors(t *testing.T)  { t.Parallel(); start(t, nil).run("errors", false) }
 func TestRouting(t *testing.T) { t.Parallel(); start(t, nil).run("routing", false) }
+
+func TestEmbed(t *testing.T)  { t.Parallel(); start(t, nil).run("embed", false) }
+func TestSpread(t *testing.T) { t.Parallel(); start(t, nil).run("spread", false) }
+
+func TestAggregates(t *testing.T) {
+	t.Parallel()
+	start(t, func(c *rest.Config) { c.Aggregates = true }).run("aggregates", false)
+}

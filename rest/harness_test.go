@@ -81,7 +81,7 @@ func startWith(t testing.TB, sql string, change func(*rest.Config)) *stack {
 	s := &stack{DB: pgtest.New(t), t: t, log: &buffer{}}
 	s.ExecAs("postgres", sql)
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.users = s.Pool("authenticator")
+	s.users = s.login()
 	cfg := rest.Config{
 		Pool: s.users, Schemas: []string{"public", "personal"}, ExtraSearchPath: []string{"public", "extensions"},
 		MaxRows: 1000, Logger: logger,
@@ -312,4 +312,15 @@ func drain(t testing.TB, r *http.Response) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// login opens the pool that REST gets.
+func (s *stack) login() *pg.Pool {
+	s.t.Helper()
+	p, err := pg.Open(context.Background(), pg.Config{URL: s.URL("authenticator"), Logger: slog.New(slog.DiscardHandler), MaxConns: benchConns})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(p.Close)
+	return p
 }

@@ -151,3 +151,54 @@ revoke all on public.drop_box, public.some_columns from anon, authenticated;
 grant insert on public.drop_box to anon, authenticated;
 grant select (id, shown), insert, update (shown), delete on public.some_columns to anon, authenticated;
 revoke execute on function public.forbidden() from public, anon, authenticated;
+
+-- Relationships: two keys to one table, itself, composite, one to one, a
+-- junction whose key is not both, a homonym in another schema, views, partitions.
+create table public.addresses (id int primary key, street text);
+create table public.orders (id int primary key, name text,
+  billing_address_id int constraint billing references public.addresses, shipping_address_id int constraint shipping references public.addresses);
+insert into public.addresses values (1, 'Bill St'), (2, 'Ship St');
+insert into public.orders values (1, 'order 1', 1, 2);
+create table public.employees (id int primary key, name text, manager_id int references public.employees);
+insert into public.employees values (1, 'Boss', null), (2, 'Mid', 1), (3, 'Low', 2), (4, 'Low 2', 2);
+create table public.cities (country text, code text, name text, primary key (country, code));
+create table public.shops (id int primary key, country text, code text, foreign key (country, code) references public.cities);
+insert into public.cities values ('de', 'b', 'Berlin'), ('de', 'm', 'Munich');
+insert into public.shops values (1, 'de', 'b'), (2, 'de', null);
+create table public.profiles (id int primary key, user_id int unique references public.users, bio text);
+insert into public.profiles values (1, 1, 'of Ann'), (2, null, 'of nobody');
+create table public.likes (id int primary key, user_id int references public.users, project_id int references public.projects); -- its key is neither
+insert into public.likes values (1, 1, 1), (2, 1, 2);
+create table personal.tags (id int primary key, label text);
+create table public.labels (id int primary key, label text);
+create table hidden.clients_labels (client_id int references public.clients, label_id int references public.labels, primary key (client_id, label_id));
+create table personal.tasks (id int primary key, project_id int references personal.projects);
+insert into personal.tasks values (1, 1);
+create view public.task_view as select id, name as title, project_id as pid, hours from public.tasks;
+create view public.task_over as with t as (select * from public.task_view) select id, pid from (select * from t) x;
+create view public.project_view as select id, name, client_id from public.projects;
+create view public.brief_count as select project_id, count(*) as n from public.project_briefs group by project_id;
+create view public.task_union as select id, project_id from public.tasks union all select id, project_id from public.tasks;
+create view public.task_case as select id, case when true then project_id end as project_id from public.tasks;
+create materialized view public.task_mat as select id, project_id from public.tasks;
+create table hidden.private_tasks (id int primary key, project_id int references public.projects, name text);
+insert into hidden.private_tasks values (1, 1, 'private');
+create view public.private_view as select * from hidden.private_tasks;
+create table public.events (id int, project_id int references public.projects, primary key (id)) partition by range (id);
+create table public.events_low partition of public.events for values from (0) to (100);
+insert into public.events values (1, 1), (2, 1);
+create table public.event_notes (id int primary key, event_id int references public.events);
+insert into public.event_notes values (1, 1);
+create table public.empties (id int primary key, project_id int references public.projects, note text);
+insert into public.empties values (1, 1, null);
+create table public.messages (id int primary key, body text, user_id int references public.users, "users" text);
+insert into public.messages values (1, 'hi', 1, 'a column'), (2, 'ho', 2, null);
+create table public.best_friends (id int primary key, first int references public.users, second int references public.users);
+insert into public.best_friends values (1, 1, 2);
+create function public.big_tasks(p public.projects) returns setof public.tasks language sql stable as $$ select * from public.tasks t where t.project_id = p.id and t.hours > 2 $$;
+create function public.first_task(p public.projects) returns setof public.tasks rows 1 language sql stable as $$ select * from public.tasks t where t.project_id = p.id order by t.id limit 1 $$;
+create function public.plain_task(p public.projects) returns public.tasks language sql stable as $$ select * from public.tasks t where t.project_id = p.id order by t.id limit 1 $$;
+create function public.addresses(c public.clients) returns setof public.addresses language sql stable as $$ select * from public.addresses a where a.id = c.id $$;
+create function public.big_tasks(p public.project_view) returns setof public.tasks language sql stable as $$ select * from public.tasks t where t.project_id = p.id $$;
+create domain public.project_row as public.projects;
+create function public.domain_projects() returns setof public.project_row language sql stable as $$ select p::public.project_row from public.projects p $$;
