@@ -1,7 +1,6 @@
 package rest_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -70,58 +70,76 @@ func minimal(b *testing.B, s *stack) http.Handler {
 }
 
 // BenchmarkRowByKey compares one row by key, as the user under row level
-// security, with a minimal handler (budget: 70% of its rate, so at most 1.43
-// times its ns/op). direct calls the handlers, http goes through loopback.
+// security, with a minimal handler: every client asks both in turn, so that they
+// share the machine's moods, and ratio is the rate in relation to the minimal
+// handler's (budget: 0.7). direct calls the handlers, http goes through loopback.
 func BenchmarkRowByKey(b *testing.B) {
 	s := startWith(b, benchSQL, func(c *rest.Config) { c.Schemas = []string{"public"} })
-	asUser := func(h http.Handler) http.Handler {
-		id := sluice.Identity{Claims: sluice.Claims{Role: "authenticated", Subject: alice, JSON: json.RawMessage(benchClaims)}}
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h.ServeHTTP(w, r.WithContext(sluice.WithIdentity(r.Context(), id)))
+	id := sluice.Identity{Claims: sluice.Claims{Role: "authenticated", Subject: alice, JSON: json.RawMessage(benchClaims)}}
+	asUser := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.server.ServeHTTP(w, r.WithContext(sluice.WithIdentity(r.Context(), id)))
+	})
+	handlers := [2]http.Handler{minimal(b, s), asUser}
+	b.Run("direct", func(b *testing.B) {
+		drive(b, func(which int, path string) (int, string) {
+			w := httptest.NewRecorder()
+			handlers[which].ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			return w.Code, w.Body.String()
 		})
-	}
-	for _, c := range []struct {
-		name string
-		h    http.Handler
-	}{{"minimal", minimal(b, s)}, {"rest", asUser(s.server)}} {
-		b.Run("direct/"+c.name, func(b *testing.B) {
-			drive(b, func(r *http.Request) (int, string) {
-				w := httptest.NewRecorder()
-				c.h.ServeHTTP(w, r)
-				return w.Code, w.Body.String()
-			}, "")
-		})
-		b.Run("http/"+c.name, func(b *testing.B) {
-			srv := httptest.NewServer(c.h)
+	})
+	b.Run("http", func(b *testing.B) {
+		client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchConns}}
+		defer client.CloseIdleConnections()
+		var base [2]string
+		for i, h := range handlers {
+			srv := httptest.NewServer(h)
 			defer srv.Close()
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchConns}}
-			defer client.CloseIdleConnections()
-			drive(b, func(r *http.Request) (int, string) {
-				r.RequestURI = ""
-				res, err := client.Do(r)
-				if err != nil {
-					b.Error(err)
-					return 0, ""
-				}
-				return res.StatusCode, drain(b, res)
-			}, srv.URL)
+			base[i] = srv.URL
+		}
+		drive(b, func(which int, path string) (int, string) {
+			res, err := client.Get(base[which] + path)
+			if err != nil {
+				b.Error(err)
+				return 0, ""
+			}
+			return res.StatusCode, drain(b, res)
 		})
-	}
+	})
 }
 
-// drive asks for rows from benchConns clients at once and checks each answer.
-func drive(b *testing.B, do func(*http.Request) (int, string), base string) {
+// drive asks both handlers for rows: one client, whose ratio is that of the work,
+// and benchConns at once, who also wait for one another.
+func drive(b *testing.B, do func(which int, path string) (int, string)) {
 	var n atomic.Int64
-	b.SetParallelism(benchConns / 2)
-	b.ReportAllocs()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			id := n.Add(1)%10000 + 1
-			r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, base+"/bench_items?id=eq."+fmt.Sprint(id), nil)
-			code, body := do(r)
+	pair := func(b *testing.B, took *[2]atomic.Int64) {
+		id := n.Add(1)%10000 + 1
+		for which := range took {
+			start := time.Now()
+			code, body := do(which, fmt.Sprintf("/bench_items?id=eq.%d", id))
+			took[which].Add(int64(time.Since(start)))
 			if code != http.StatusOK || !strings.HasPrefix(body, fmt.Sprintf(`[{"id":%d,`, id)) {
-				b.Fatalf("%d %s", code, body)
+				b.Errorf("%d %s", code, body)
 			}
 		}
+	}
+	report := func(b *testing.B, took *[2]atomic.Int64) {
+		b.ReportMetric(float64(took[0].Load())/float64(took[1].Load()), "ratio")
+	}
+	b.Run("one", func(b *testing.B) {
+		var took [2]atomic.Int64
+		for b.Loop() {
+			pair(b, &took)
+		}
+		report(b, &took)
+	})
+	b.Run("many", func(b *testing.B) {
+		var took [2]atomic.Int64
+		b.SetParallelism(benchConns / 2)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				pair(b, &took)
+			}
+		})
+		report(b, &took)
 	})
 }

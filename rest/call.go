@@ -83,7 +83,7 @@ func callQuery(r *request, c *call) *builder {
 			f = b.once(&r.node, f)
 		}
 		b.read(&r.node, f, counted, nil)
-		b.result(m, counted, r.method != "HEAD")
+		b.result(m, counted, r.method != "HEAD", false)
 	case c.f.ReturnsSet:
 		b.lit(`"_f" ("v") AS (SELECT `)
 		b.call(c)

@@ -23,8 +23,12 @@ type plan struct {
 	// most is the total up to which an estimated count is exact.
 	most     int64
 	readOnly bool
+	// rollback: the transaction leaves nothing behind, so that the session needs
+	// less cleaning.
 	rollback bool
-	hoisted  []schema.Setting
+	// controlled: the query's row has the controls behind its own columns.
+	controlled bool
+	hoisted    []schema.Setting
 	// empty is the answer when nothing has to be run.
 	empty *answer
 	// veto may refuse the result before it is committed.
@@ -41,7 +45,18 @@ func (p *plan) statements() []pg.Statement {
 	if p.newRows {
 		out = append(out, pg.Statement{SQL: string(newRows)})
 	}
+	if !p.controlled {
+		out = append(out, pg.Statement{SQL: "SELECT " + string(controls)})
+	}
 	return out
+}
+
+// controls is the row of what SQL has said about the answer.
+func (p *plan) controls(res []pg.Result) [][]byte {
+	if p.controlled {
+		return res[0].Rows[0][3:]
+	}
+	return res[len(res)-1].Rows[0]
 }
 
 // counts reads what the statements returned.
@@ -122,7 +137,7 @@ func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot) error {
 		return err
 	}
 	r.limit = capped(r.limit, int64(s.cfg.MaxRows))
-	p.readOnly, p.answer = true, s.readAnswer
+	p.readOnly, p.rollback, p.controlled, p.answer = true, true, true, s.readAnswer
 	b := &builder{}
 	f := func(b *builder) from {
 		return func() {
@@ -145,7 +160,7 @@ func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot) error {
 	b.lit("WITH ")
 	counted = counted && r.prefer.count != "planned"
 	b.read(&r.node, f(b), counted, atMost)
-	b.result(r.media, counted, r.method != http.MethodHead)
+	b.result(r.media, counted, r.method != http.MethodHead, true)
 	p.query = b
 	return nil
 }

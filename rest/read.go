@@ -328,21 +328,27 @@ func (b *builder) all(n *node, f from) {
 	b.where(n)
 }
 
-// result writes the outer SELECT over "_s": total, rows of the page, body.
-func (b *builder) result(m media, counted, body bool) {
+// result writes the outer SELECT over "_s": total, rows of the page, body. Of a
+// read it has the controls, too: no trigger comes later.
+func (b *builder) result(m media, counted, body, controlled bool) {
 	if counted {
 		b.lit(` SELECT (SELECT "n" FROM "_c")::text`)
 	} else {
 		b.lit(" SELECT pg_catalog.count(*)::text")
 	}
 	b.answer(m, body)
+	if controlled {
+		b.lit(", ")
+		b.lit(controls)
+	}
+	b.lit(` FROM "_s"`)
 }
 
 // csvNames are the names of the columns as a line of CSV.
 const csvNames fragment = `(SELECT pg_catalog.string_agg(CASE WHEN "k" ~ E'[",\n\r]' THEN '"' || pg_catalog.replace("k", '"', '""') || '"' ELSE "k" END, ',')` +
 	` FROM pg_catalog.json_object_keys((SELECT pg_catalog.row_to_json("_s".*) FROM "_s" LIMIT 1)) AS "_k" ("k"))`
 
-// answer writes the rest of the outer SELECT over "_s".
+// answer writes the rows of the page and the body.
 func (b *builder) answer(m media, body bool) {
 	b.lit(", pg_catalog.count(*)::text, ")
 	switch {
@@ -361,5 +367,7 @@ func (b *builder) answer(m media, body bool) {
 	default:
 		b.lit(`COALESCE(pg_catalog.json_agg("_s".*)::text, '[]')`)
 	}
-	b.lit(` FROM "_s"`)
 }
+
+// controls are what SQL has said about the answer.
+const controls fragment = "NULLIF(pg_catalog.current_setting('response.status', true), ''), NULLIF(pg_catalog.current_setting('response.headers', true), '')"

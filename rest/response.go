@@ -22,7 +22,7 @@ type counts struct {
 
 func readCounts(res pg.Result) (counts, error) {
 	var c counts
-	if len(res.Rows) != 1 || len(res.Rows[0]) != 3 {
+	if len(res.Rows) != 1 || len(res.Rows[0]) < 3 {
 		return c, fmt.Errorf("statement returned %d rows", len(res.Rows))
 	}
 	row := res.Rows[0]
@@ -210,11 +210,8 @@ func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer,
 }
 
 // override applies response.status and response.headers, which SQL may have set.
-func (a *answer) override(res pg.Result) error {
-	if len(res.Rows) != 1 || len(res.Rows[0]) != 2 {
-		return nil
-	}
-	status, headers := res.Rows[0][0], res.Rows[0][1]
+func (a *answer) override(controls [][]byte) error {
+	status, headers := controls[0], controls[1]
 	if status != nil {
 		n, ok := integer(string(status))
 		if !ok || n < 200 || n > 599 {

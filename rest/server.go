@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/pg"
@@ -29,6 +30,8 @@ type Config struct {
 	MaxRows int
 	// BodyLimit bounds a body in bytes. Default 50 MiB.
 	BodyLimit int64
+	// AcquireTimeout bounds the wait for a connection. Default 10 s.
+	AcquireTimeout time.Duration
 	// Logger is required.
 	Logger *slog.Logger
 }
@@ -46,6 +49,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.BodyLimit == 0 {
 		cfg.BodyLimit = 50 << 20
+	}
+	if cfg.AcquireTimeout == 0 {
+		cfg.AcquireTimeout = 10 * time.Second
 	}
 	return &Server{cfg, cfg.Logger}, nil
 }
@@ -102,9 +108,6 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	return r, p, nil
 }
 
-// controls reads what SQL has said about the answer, triggers included.
-var controls = pg.Statement{SQL: "select nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')"}
-
 // run executes the plan as the user.
 func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
 	settings, ok := p.snapshot.Roles[id.Claims.Role]
@@ -114,7 +117,7 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 			Details: "The role of the token is not one that the login may act as.", Hint: fmt.Sprintf("grant %s to authenticator;", id.Claims.Role), Challenge: "Bearer",
 		}
 	}
-	opt := pg.AsOptions{ReadOnly: p.readOnly, Settings: s.settings(h, r, settings, p)}
+	opt := pg.AsOptions{ReadOnly: p.readOnly, Rollback: p.rollback, AcquireTimeout: s.cfg.AcquireTimeout, Settings: s.settings(h, r, settings, p)}
 	var check func([]pg.Result) error
 	if p.veto != nil {
 		check = func(res []pg.Result) error {
@@ -125,7 +128,7 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 			return p.veto(c)
 		}
 	}
-	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, append(p.statements(), controls), check)
+	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, p.statements(), check)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +140,7 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 	if err != nil {
 		return nil, err
 	}
-	return a, a.override(res[len(res)-1])
+	return a, a.override(p.controls(res))
 }
 
 // settings are what SQL can see of the request (spec rest 1.6).

@@ -90,6 +90,7 @@ func (b *builder) written(r *request) {
 		}, false, nil)
 		b.lit(` SELECT (SELECT pg_catalog.count(*) FROM "_w")::text`)
 		b.answer(r.media, true)
+		b.lit(` FROM "_s"`)
 	case "headers-only":
 		b.lit(` SELECT pg_catalog.count(*)::text, pg_catalog.count(*)::text, COALESCE((pg_catalog.json_agg("_w".*) -> 0)::text, '') FROM "_w"`)
 	default:
