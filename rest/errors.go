@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -173,13 +174,15 @@ func statusOf(pe *pgconn.PgError, anonymous bool) int {
 }
 
 // fromToken answers a bearer token that did not verify (spec rest 1.4).
-func fromToken(r *sluice.Refusal) *Error {
+func fromToken(r *sluice.Refusal, bearer sluice.Secret) *Error {
 	e := fail(http.StatusUnauthorized, "PGRST301", r.Text)
 	switch {
 	case errors.Is(r, sluice.ErrTokenExpired):
 		e.Code, e.Message = "PGRST303", "JWT expired"
 	case errors.Is(r, sluice.ErrTokenClaims):
 		e.Code = "PGRST303"
+	case errors.Is(r, sluice.ErrTokenKey) && unsecured(bearer):
+		e.Message, e.Details = "Wrong or unsupported encoding algorithm", "JWT is unsecured but expected 'alg' was not 'none'"
 	case errors.Is(r, sluice.ErrTokenSignature), errors.Is(r, sluice.ErrTokenKey):
 		e.Message, e.Details = "No suitable key or wrong key type", "None of the keys was able to decode the JWT"
 	case errors.Is(r, sluice.ErrTokenForm) && !strings.HasPrefix(r.Text, "Empty JWT"):
@@ -194,4 +197,12 @@ func fromToken(r *sluice.Refusal) *Error {
 	e.Challenge = `Bearer error="invalid_token", error_description="` + strings.ReplaceAll(e.Message, `"`, `'`) + `"`
 	e.cause = r
 	return e
+}
+
+// unsecured reports whether a token says that it is not signed.
+func unsecured(bearer sluice.Secret) bool {
+	head, _, _ := strings.Cut(string(bearer), ".")
+	text, err := base64.RawURLEncoding.DecodeString(head)
+	var h struct{ Alg string }
+	return err == nil && json.Unmarshal(text, &h) == nil && h.Alg == "none"
 }

@@ -65,22 +65,40 @@ type stack struct {
 	server  *rest.Server
 	gateway http.Handler
 	log     *buffer
+	logger  *slog.Logger
 }
 
 func start(t testing.TB, change func(*rest.Config)) *stack {
+	t.Helper()
+	return startWith(t, schemaSQL(t), change)
+}
+
+// startPrivate has a server of its own, whose roles may be changed.
+func startPrivate(t testing.TB) *stack {
+	t.Helper()
+	return startOn(t, pgtest.Private(t), schemaSQL(t), nil)
+}
+
+func schemaSQL(t testing.TB) string {
 	t.Helper()
 	text, err := os.ReadFile("testdata/schema.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startWith(t, string(text), change)
+	return string(text)
 }
 
 func startWith(t testing.TB, sql string, change func(*rest.Config)) *stack {
 	t.Helper()
-	s := &stack{DB: pgtest.New(t), t: t, log: &buffer{}}
+	return startOn(t, pgtest.New(t), sql, change)
+}
+
+func startOn(t testing.TB, db *pgtest.DB, sql string, change func(*rest.Config)) *stack {
+	t.Helper()
+	s := &stack{DB: db, t: t, log: &buffer{}}
 	s.ExecAs("postgres", sql)
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.logger = logger
 	s.users = s.login()
 	cfg := rest.Config{
 		Pool: s.users, Schemas: []string{"public", "personal"}, ExtraSearchPath: []string{"public", "extensions"},

@@ -1,11 +1,14 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +65,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	if !ok {
 		id.Claims = sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}
 	}
+	id.Claims.JSON = withRole(id.Claims)
 	a, err := s.serve(h, id)
 	if err != nil {
 		s.answerError(w, h, asError(err, id.Claims.Subject == "" && id.Claims.Role == "anon"))
@@ -70,10 +74,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	a.write(w, h)
 }
 
+// withRole fills the role in that a token without one acts as.
+func withRole(c sluice.Claims) json.RawMessage {
+	var claims struct{ Role json.RawMessage }
+	if c.Role != "anon" || json.Unmarshal(c.JSON, &claims) != nil || claims.Role != nil {
+		return c.JSON
+	}
+	head := bytes.TrimRight(bytes.TrimSuffix(bytes.TrimSpace(c.JSON), []byte("}")), " \t\r\n")
+	sep := ","
+	if bytes.HasSuffix(head, []byte("{")) {
+		sep = ""
+	}
+	return slices.Concat(head, []byte(sep+`"role":"anon"}`))
+}
+
 // serve runs everything up to the answer.
 func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 	if id.BearerErr != nil {
-		return nil, fromToken(id.BearerErr)
+		return nil, fromToken(id.BearerErr, id.Bearer)
 	}
 	r, p, err := s.prepare(h)
 	switch {
@@ -209,11 +227,12 @@ func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
 		hd.Set(sluice.HeaderRefusedBy, "rest")
 		hd.Set(sluice.HeaderCode, e.refusalCode())
 	}
-	body := e.body()
 	if h.Method == http.MethodHead {
 		w.WriteHeader(e.Status)
 		return
 	}
+	body := e.body()
+	hd.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }

@@ -202,3 +202,4 @@ create function public.addresses(c public.clients) returns setof public.addresse
 create function public.big_tasks(p public.project_view) returns setof public.tasks language sql stable as $$ select * from public.tasks t where t.project_id = p.id $$;
 create domain public.project_row as public.projects;
 create function public.domain_projects() returns setof public.project_row language sql stable as $$ select p::public.project_row from public.projects p $$;
+grant all on all tables in schema personal to anon, authenticated, service_role;
