@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Explain returns the statement that a request becomes, and its parameters, or
-// why it becomes none. Nothing is run.
+// Explain returns the statements that a request becomes, and their parameters,
+// or why it becomes none. Nothing is run.
 func (s *Server) Explain(h *http.Request) string {
-	r, p, err := s.prepare(h)
+	_, p, err := s.prepare(h)
 	switch {
 	case err != nil:
-		return "none: " + asError(err, true).Code
-	case p == nil || p.empty != nil || r.method == http.MethodOptions:
+		return "none: " + asError(err, true).Code + "\n"
+	case p.query == nil:
 		return "none\n"
 	}
 	var b strings.Builder
@@ -25,3 +25,31 @@ func (s *Server) Explain(h *http.Request) string {
 	}
 	return b.String()
 }
+
+// Statements returns the text of the statements alone.
+func (s *Server) Statements(h *http.Request) []string {
+	_, p, err := s.prepare(h)
+	if err != nil || p.query == nil {
+		return nil
+	}
+	var out []string
+	for _, st := range p.statements() {
+		out = append(out, st.SQL)
+	}
+	return out
+}
+
+// Parse reads everything of a request but its body.
+func (s *Server) Parse(h *http.Request) error {
+	_, err := s.parse(h)
+	return err
+}
+
+// ParsePayload reads a body.
+func ParsePayload(text []byte, ragged bool) (keys []string, rows int, err error) {
+	p, err := readPayload(text, ragged)
+	return p.keys, p.rows, err
+}
+
+// Status returns the status that an error is answered with.
+func Status(err error) int { return asError(err, true).Status }

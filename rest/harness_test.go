@@ -342,3 +342,9 @@ func (s *stack) login() *pg.Pool {
 	s.t.Cleanup(p.Close)
 	return p
 }
+
+// noPool and discard are for a Server that runs nothing.
+var (
+	noPool  = new(pg.Pool)
+	discard = slog.New(slog.DiscardHandler)
+)

@@ -12,7 +12,7 @@ import (
 )
 
 // planCall chooses the overload and builds the call (spec rest 4).
-func (s *Server) planCall(r *request, snap *schema.Snapshot) (*plan, error) {
+func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*plan, error) {
 	all := snap.Functions(r.schema, r.target)
 	if r.method == http.MethodOptions {
 		if len(all) == 0 {
@@ -37,14 +37,14 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot) (*plan, error) {
 		}
 	} else {
 		r.source = source{f.Name, f.Returns}
-		if err := s.resolve(r, snap); err != nil {
+		if err := resolve(r, snap, opt); err != nil {
 			return nil, err
 		}
 	}
 	if r.prefer.maxAffected >= 0 && !f.ReturnsSet {
 		return nil, fail(http.StatusBadRequest, "PGRST128", "Function must return SETOF or TABLE when max-affected preference is used with handling=strict")
 	}
-	r.limit = capped(r.limit, int64(s.cfg.MaxRows))
+	r.limit = capped(r.limit, opt.maxRows)
 	p.query = callQuery(r, c)
 	if veto := vetoWrite(r, true); veto != nil && f.ReturnsSet {
 		p.veto = veto

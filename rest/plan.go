@@ -13,6 +13,7 @@ import (
 // plan is a request that was checked against one snapshot.
 type plan struct {
 	snapshot *schema.Snapshot
+	pre      string // function to call before the query
 	relation *schema.Relation
 	function *schema.Function
 	query    *builder
@@ -26,6 +27,8 @@ type plan struct {
 	// rollback: the transaction leaves nothing behind, so that the session needs
 	// less cleaning.
 	rollback bool
+	// immediate: deferred constraints are checked although nothing is committed.
+	immediate bool
 	// controlled: the query's row has the controls behind its own columns.
 	controlled bool
 	hoisted    []schema.Setting
@@ -38,17 +41,32 @@ type plan struct {
 
 // statements are what is run: the query, and questions about it.
 func (p *plan) statements() []pg.Statement {
-	out := []pg.Statement{p.query.statement()}
+	var out []pg.Statement
+	if p.pre != "" {
+		out = append(out, preRequestQuery(p.pre).statement())
+	}
+	out = append(out, p.query.statement())
 	if p.explain != nil {
 		out = append(out, p.explain.statement())
 	}
 	if p.newRows {
 		out = append(out, pg.Statement{SQL: string(newRows)})
 	}
+	if p.immediate {
+		out = append(out, pg.Statement{SQL: "SET CONSTRAINTS ALL IMMEDIATE"})
+	}
 	if !p.controlled {
 		out = append(out, pg.Statement{SQL: "SELECT " + string(controls)})
 	}
 	return out
+}
+
+// skip leaves the result of the function before the query out.
+func (p *plan) skip(res []pg.Result) []pg.Result {
+	if p.pre != "" {
+		return res[1:]
+	}
+	return res
 }
 
 // controls is the row of what SQL has said about the answer.
@@ -78,7 +96,7 @@ func (p *plan) counts(r *request, res []pg.Result) (counts, error) {
 	return c, err
 }
 
-func (s *Server) plan(r *request, snap *schema.Snapshot) (*plan, error) {
+func (s *Server) plan(r *request, snap *schema.Snapshot, opt *options) (*plan, error) {
 	if len(r.items) == 0 {
 		r.items = []selectItem{{star: true}}
 	}
@@ -86,16 +104,20 @@ func (s *Server) plan(r *request, snap *schema.Snapshot) (*plan, error) {
 		a, err := s.root(r, snap)
 		return &plan{empty: a}, err
 	}
-	p, err := s.planTarget(r, snap)
-	if err == nil && r.method == http.MethodOptions {
+	p, err := s.planTarget(r, snap, opt)
+	switch {
+	case err != nil:
+	case r.method == http.MethodOptions:
 		p.empty = &answer{status: http.StatusOK, allow: p.allow(), length: true}
+	case r.media.plan != nil && p.query != nil:
+		p.query, p.explain, p.newRows = p.query.explained(r.media.plan), nil, false
 	}
 	return p, err
 }
 
-func (s *Server) planTarget(r *request, snap *schema.Snapshot) (*plan, error) {
+func (s *Server) planTarget(r *request, snap *schema.Snapshot, opt *options) (*plan, error) {
 	if r.function {
-		return s.planCall(r, snap)
+		return s.planCall(r, snap, opt)
 	}
 	rel := snap.Relation(r.schema, r.target)
 	if rel == nil {
@@ -109,13 +131,13 @@ func (s *Server) planTarget(r *request, snap *schema.Snapshot) (*plan, error) {
 	r.source = source{rel.Name, rel}
 	switch r.method {
 	case http.MethodGet, http.MethodHead:
-		return p, s.planRead(r, p, snap)
+		return p, s.planRead(r, p, snap, opt)
 	case http.MethodPost:
-		return p, s.planInsert(r, p, snap)
+		return p, s.planInsert(r, p, snap, opt)
 	case http.MethodPatch:
-		return p, s.planUpdate(r, p, snap)
+		return p, s.planUpdate(r, p, snap, opt)
 	case http.MethodDelete:
-		if err := s.resolve(r, snap); err != nil {
+		if err := resolve(r, snap, opt); err != nil {
 			return nil, err
 		}
 		p.query = deleteQuery(r)
@@ -127,16 +149,16 @@ func (s *Server) planTarget(r *request, snap *schema.Snapshot) (*plan, error) {
 
 // resolve finds the embedded resources of a request. A write returns them with
 // its representation alone; its filters choose rows of its own relation.
-func (s *Server) resolve(r *request, snap *schema.Snapshot) error {
-	v := resolver{snap: snap, schema: r.schema, maxRows: int64(s.cfg.MaxRows), aggregates: s.cfg.Aggregates, top: r.source.alias}
+func resolve(r *request, snap *schema.Snapshot, opt *options) error {
+	v := resolver{snap: snap, schema: r.schema, maxRows: opt.maxRows, aggregates: opt.aggregates, top: r.source.alias}
 	return v.resolve(&r.node, 1, r.reads() || r.function)
 }
 
-func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot) error {
-	if err := s.resolve(r, snap); err != nil {
+func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
+	if err := resolve(r, snap, opt); err != nil {
 		return err
 	}
-	r.limit = capped(r.limit, int64(s.cfg.MaxRows))
+	r.limit = capped(r.limit, opt.maxRows)
 	p.readOnly, p.rollback, p.controlled, p.answer = true, true, true, s.readAnswer
 	b := &builder{}
 	f := func(b *builder) from {
@@ -147,15 +169,15 @@ func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot) error {
 		}
 	}
 	counted, atMost := r.prefer.counts() && (r.limit != nil || r.offset > 0), (*int64)(nil)
-	estimated := counted && r.prefer.count == "estimated" && s.cfg.MaxRows > 0
+	estimated := counted && r.prefer.count == "estimated" && opt.maxRows > 0
 	if r.prefer.count == "planned" || estimated {
-		p.explain = &builder{}
-		p.explain.lit("EXPLAIN (FORMAT JSON) ")
-		p.explain.all(&r.node, f(p.explain))
+		all := &builder{}
+		all.all(&r.node, f(all))
+		p.explain = all.explained(&planMedia{json: true})
 	}
 	if estimated {
-		n := int64(s.cfg.MaxRows) + 1
-		atMost, p.most = &n, int64(s.cfg.MaxRows)
+		n := opt.maxRows + 1
+		atMost, p.most = &n, opt.maxRows
 	}
 	b.lit("WITH ")
 	counted = counted && r.prefer.count != "planned"
@@ -233,7 +255,7 @@ func columnsOf(r *request, rel *schema.Relation, p *payload) ([]*schema.Column, 
 	return out, nil
 }
 
-func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot) error {
+func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
 	body, err := readPayload(r.body, r.columns != nil)
 	if err != nil {
 		return err
@@ -258,7 +280,7 @@ func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot) error {
 	if len(arbiter) == 0 {
 		r.prefer.resolution = ""
 	}
-	if err := s.resolve(r, snap); err != nil {
+	if err := resolve(r, snap, opt); err != nil {
 		return err
 	}
 	p.answer = s.insertAnswer(p.relation)
@@ -287,7 +309,7 @@ func (p *plan) nothing(r *request) (err error) {
 	return err
 }
 
-func (s *Server) planUpdate(r *request, p *plan, snap *schema.Snapshot) error {
+func (s *Server) planUpdate(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
 	body, err := readPayload(r.body, r.columns != nil)
 	if err != nil {
 		return err
@@ -296,7 +318,7 @@ func (s *Server) planUpdate(r *request, p *plan, snap *schema.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := s.resolve(r, snap); err != nil {
+	if err := resolve(r, snap, opt); err != nil {
 		return err
 	}
 	p.answer, p.veto = s.updateAnswer, vetoWrite(r, true)

@@ -8,8 +8,8 @@ import (
 
 // prefer is the Prefer header.
 type prefer struct {
-	ret, count, resolution, missing, handling, timezone string
-	maxAffected                                         int64 // -1 when not given
+	ret, count, resolution, missing, tx, handling, timezone string
+	maxAffected                                             int64 // -1 when not given
 }
 
 // counts reports whether a total was asked for.
@@ -50,7 +50,7 @@ func parsePrefer(h http.Header) (prefer, error) {
 			case "handling":
 				ok = set(&p.handling, v, "strict", "lenient")
 			case "tx":
-				ok = v == "commit" || v == "rollback"
+				ok = set(&p.tx, v, "commit", "rollback")
 			case "timezone":
 				p.timezone, ok = v, true
 			case "max-affected":

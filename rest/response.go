@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -64,10 +65,10 @@ func (s *Server) base(r *request) *answer {
 func (a *answer) apply(r *request, names ...string) {
 	values := map[string]string{
 		"resolution": r.prefer.resolution, "missing": r.prefer.missing, "return": r.prefer.ret, "count": r.prefer.count,
-		"handling": r.prefer.handling, "timezone": r.prefer.timezone,
+		"tx": r.prefer.tx, "handling": r.prefer.handling, "timezone": r.prefer.timezone,
 	}
-	for _, n := range []string{"resolution", "missing", "return", "count", "handling", "timezone"} {
-		if v := values[n]; v != "" && v != "none" && slices.Contains(names, n) {
+	for _, n := range []string{"resolution", "missing", "return", "count", "tx", "handling", "timezone"} {
+		if v := values[n]; v != "" && v != "none" && (n == "tx" || slices.Contains(names, n)) {
 			a.applied = append(a.applied, n+"="+v)
 		}
 	}
@@ -207,6 +208,19 @@ func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer,
 		a.contentType, a.body = m.contentType(), c.body
 		return a, nil
 	}
+}
+
+// planAnswer answers with the plan of the query.
+func (s *Server) planAnswer(r *request, res pg.Result) *answer {
+	a := s.base(r)
+	a.status, a.contentType = http.StatusOK, r.media.contentType()
+	lines := make([][]byte, len(res.Rows))
+	for i, row := range res.Rows {
+		lines[i] = row[0]
+	}
+	a.body = bytes.Join(lines, []byte("\n"))
+	a.apply(r)
+	return a
 }
 
 // override applies response.status and response.headers, which SQL may have set.

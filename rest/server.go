@@ -27,8 +27,20 @@ type Config struct {
 	Schemas []string
 	// ExtraSearchPath follows the schema in the search_path.
 	ExtraSearchPath []string
-	// Aggregates allows aggregate functions in select.
+	// Aggregates allows aggregate functions in select. This, MaxRows and the next
+	// three can be overridden in the database: ALTER ROLE authenticator SET
+	// pgrst.db_aggregates_enabled, db_max_rows, db_plan_enabled, db_tx_end,
+	// db_pre_request.
 	Aggregates bool
+	// Plans answers media type application/vnd.pgrst.plan with the plan of the
+	// query. Not for production: a plan tells of what the role may not see.
+	Plans bool
+	// TxEnd is commit, commit-allow-override, rollback or rollback-allow-override.
+	// The latter of each let Prefer: tx decide. Default commit.
+	TxEnd string
+	// PreRequest is a function without arguments, schema.name, called in every
+	// transaction before the query.
+	PreRequest string
 	// MaxRows bounds the rows of one answer; 0 is no bound.
 	MaxRows int
 	// BodyLimit bounds a body in bytes. Default 50 MiB.
@@ -49,6 +61,12 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	if cfg.Pool == nil || cfg.Schema == nil || cfg.Logger == nil || len(cfg.Schemas) == 0 {
 		return nil, errors.New("rest needs Pool, Schema, Schemas and Logger")
+	}
+	if cfg.TxEnd == "" {
+		cfg.TxEnd = "commit"
+	}
+	if !slices.Contains(txEnds, cfg.TxEnd) {
+		return nil, fmt.Errorf("TxEnd %q: %w", cfg.TxEnd, sluice.ErrInvalid)
 	}
 	if cfg.BodyLimit == 0 {
 		cfg.BodyLimit = 50 << 20
@@ -118,11 +136,19 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 			return nil, nil, err
 		}
 	}
-	p, err := s.plan(r, snap)
+	opt := s.optionsOf(snap)
+	rollback := opt.rollsBack(&r.prefer)
+	if r.media.plan != nil && !opt.plans {
+		return nil, nil, noMedia(r.media.accept)
+	}
+	p, err := s.plan(r, snap, &opt)
 	if err != nil {
 		return nil, nil, err
 	}
-	p.snapshot = snap
+	p.snapshot, p.pre = snap, opt.preRequest
+	if rollback {
+		p.rollback, p.immediate = true, !p.readOnly
+	}
 	return r, p, nil
 }
 
@@ -137,9 +163,9 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 	}
 	opt := pg.AsOptions{ReadOnly: p.readOnly, Rollback: p.rollback, AcquireTimeout: s.cfg.AcquireTimeout, Settings: s.settings(h, r, settings, p)}
 	var check func([]pg.Result) error
-	if p.veto != nil {
+	if p.veto != nil && r.media.plan == nil {
 		check = func(res []pg.Result) error {
-			c, err := readCounts(res[0])
+			c, err := readCounts(p.skip(res)[0])
 			if err != nil {
 				return err
 			}
@@ -149,6 +175,10 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, p.statements(), check)
 	if err != nil {
 		return nil, err
+	}
+	res = p.skip(res)
+	if r.media.plan != nil {
+		return s.planAnswer(r, res[0]), nil
 	}
 	c, err := p.counts(r, res)
 	if err != nil {

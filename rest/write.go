@@ -151,7 +151,7 @@ func (b *builder) withDefaults(p *payload, columns []*schema.Column) {
 const (
 	triedRow fragment = ` WHERE pg_catalog.set_config('sluice.inserted', (COALESCE(NULLIF(pg_catalog.current_setting('sluice.inserted', true), ''), '0')::int + 1)::text, true) <> ''`
 	foundRow fragment = ` WHERE pg_catalog.set_config('sluice.inserted', (pg_catalog.current_setting('sluice.inserted', true)::int - 1)::text, true) <> ''`
-	newRows  fragment = `select coalesce(nullif(current_setting('sluice.inserted', true), ''), '0')`
+	newRows  fragment = `SELECT COALESCE(NULLIF(pg_catalog.current_setting('sluice.inserted', true), ''), '0')`
 )
 
 // insertQuery inserts the rows of a payload.

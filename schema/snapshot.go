@@ -12,6 +12,8 @@ type Snapshot struct {
 	relationships map[*Relation][]*Relationship
 	// Roles that the login may become, with their settings.
 	Roles map[string][]Setting
+	// Settings are the login's own pgrst.*, without the prefix.
+	Settings map[string]string
 }
 
 type key struct{ schema, name string }
