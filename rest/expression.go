@@ -224,7 +224,9 @@ func (b *builder) orderBy(n *node) {
 		} else {
 			b.lit(", ")
 		}
-		if t.related != "" {
+		if t.related != "" && n.grouped() {
+			b.ident(t.field.name) // of the answer: the rest is grouped away
+		} else if t.related != "" {
 			b.relatedColumn(n.child(t.related), t.field)
 		} else {
 			b.column(n.source, t.field)

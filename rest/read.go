@@ -34,9 +34,9 @@ func (b *builder) item(n *node, it *selectItem) {
 		b.lit(".*")
 		return
 	case it.aggregate != "":
-		b.aggregate(n.source, it)
+		b.aggregate(n.of(it), it)
 	default:
-		b.castColumn(n.source, it.field, it.cast)
+		b.castColumn(n.of(it), it.field, it.cast)
 	}
 	if out := it.output(); out != it.field.name || len(it.field.path) > 0 || it.cast != "" || it.aggregate != "" {
 		b.lit(" AS ")

@@ -96,6 +96,14 @@ func (v *resolver) resolve(n *node, depth int, conditions bool) error {
 		if err := v.embed(n, e, depth); err != nil {
 			return err
 		}
+		if e.spread && e.toOne() && e.grouped() {
+			if err := hoist(n, e); err != nil {
+				return err
+			}
+		}
+	}
+	if n.grouped() && n.source.relation == nil && slices.ContainsFunc(n.items, func(it selectItem) bool { return it.star }) {
+		return fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").details("Aggregates beside * need a relation.")
 	}
 	if conditions {
 		for i := range n.filter {
@@ -147,14 +155,56 @@ func (v *resolver) items(n *node) error {
 		case it.aggregate == "":
 		case !v.aggregates:
 			return fail(http.StatusBadRequest, "PGRST123", "Use of aggregate functions is not allowed")
-		case n.spread && n.toOne():
-			return fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").
-				details("Aggregates are not implemented for spreads.")
-		case n.spread:
+		case n.spread && !n.toOne():
 			return fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").
 				details("Aggregates are not implemented for one-to-many or many-to-many spreads.")
 		}
 	}
+	return nil
+}
+
+// of is what an item's field is a column of.
+func (n *node) of(it *selectItem) source {
+	if it.lateral != "" {
+		return source{alias: it.lateral}
+	}
+	return n.source
+}
+
+// hoist lifts the aggregates of a spread resource to its parent, over whose rows
+// they run, and what they are grouped by. The resource itself then returns their
+// arguments, named by position.
+func hoist(n, e *node) error {
+	var below, lifted []selectItem
+	add := func(it selectItem, out string) {
+		up := selectItem{aggregate: it.aggregate, aggCast: it.aggCast, alias: out}
+		if it.aggregate != "count" || it.field.name != "" {
+			name := strconv.Itoa(len(below) + 1)
+			up.field, up.lateral = field{name: name}, e.lateral
+			it.aggregate, it.aggCast, it.alias = "", "", name
+			below = append(below, it)
+		}
+		lifted = append(lifted, up)
+	}
+	for _, it := range e.items {
+		switch {
+		case it.star:
+			for i := range e.source.relation.Columns {
+				name := e.source.relation.Columns[i].Name
+				add(selectItem{field: field{name: name}}, name)
+			}
+		case it.embed == nil:
+			add(it, it.output())
+		case it.embed.hidden():
+			below = append(below, it)
+		default:
+			return fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").
+				details("Embedded resources are not implemented beside aggregates in a spread.")
+		}
+	}
+	e.items = below
+	at := slices.IndexFunc(n.items, func(it selectItem) bool { return it.embed == e })
+	n.items = slices.Replace(n.items, at, at+1, lifted...)
 	return nil
 }
 

@@ -60,6 +60,9 @@ type selectItem struct {
 	aggregate string
 	aggCast   string
 	embed     *node
+	// lateral is the join that the field is a column of, when it is not one of
+	// the node's own: an item lifted out of a spread resource.
+	lateral string
 }
 
 // output is the key of an item in the answer.
@@ -146,6 +149,11 @@ func (p *parser) item(n *node, depth int, count *int) *Error {
 		item.aggCast, err = p.castName()
 		n.items = append(n.items, item)
 		return err
+	}
+	if _, known := aggregateFunction[f.name]; known && len(f.path) == 0 && !spread && p.take("()") {
+		// Without a column: PostgreSQL will say that there is none of that name.
+		n.items = append(n.items, item)
+		return nil
 	}
 	if spread || len(f.path) == 0 && (p.has("(") || p.has("!")) {
 		return p.embed(n, item, spread, depth, count)
