@@ -15,7 +15,7 @@ func TestSelect(t *testing.T) {
 	start(t, nil).run("select", false)
 }
 
-// spec: rest:FI-01 rest:FI-02 rest:FI-03 rest:FI-04 rest:FI-05 rest:FI-06 rest:FI-07 rest:FI-08 rest:FI-09 rest:FI-10 rest:FI-11
+// spec: rest:SC-11 rest:FI-01 rest:FI-02 rest:FI-03 rest:FI-04 rest:FI-05 rest:FI-06 rest:FI-07 rest:FI-08 rest:FI-09 rest:FI-10 rest:FI-11
 // spec: rest:FI-12 rest:FI-13 rest:FI-14 rest:FI-15 rest:FI-16 rest:FI-17 rest:FI-19 rest:FI-20 rest:FI-21 rest:FI-22 rest:FI-23
 // spec: rest:FI-24 rest:FI-25
 func TestFilters(t *testing.T) {
@@ -29,7 +29,7 @@ func TestLogic(t *testing.T) {
 	start(t, nil).run("logic", false)
 }
 
-// spec: rest:OR-01 rest:OR-02 rest:OR-03 rest:OR-07 rest:OR-08 rest:OR-09 rest:OR-11 rest:OR-12 rest:OR-13 rest:OR-14 rest:OR-15
+// spec: rest:OR-01 rest:OR-02 rest:OR-03 rest:OR-07 rest:OR-08 rest:OR-09 rest:OR-10 rest:OR-11 rest:OR-12 rest:OR-13 rest:OR-14 rest:OR-15
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	start(t, nil).run("order", false)
@@ -100,6 +100,12 @@ func TestEmbed(t *testing.T) {
 func TestSpread(t *testing.T) {
 	t.Parallel()
 	start(t, nil).run("spread", false)
+}
+
+// spec: rest:UP-09 rest:UP-10 rest:UP-11 rest:UP-12
+func TestPut(t *testing.T) {
+	t.Parallel()
+	start(t, nil).run("put", false)
 }
 
 // spec: rest:AG-01 rest:AG-02 rest:AG-03 rest:AG-04 rest:AG-05 rest:AG-06 rest:AG-07 rest:AG-08 rest:AG-10 rest:AG-11

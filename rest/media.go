@@ -12,6 +12,7 @@ type media struct {
 	single   bool
 	stripped bool
 	csv      bool
+	geo      bool // GeoJSON, by PostGIS
 	// plan is set when not the result is wanted but how it is computed.
 	plan   *planMedia
 	accept string // the whole header
@@ -48,6 +49,8 @@ func (m media) contentType() string {
 	switch {
 	case m.csv:
 		base = "text/csv"
+	case m.geo:
+		base = "application/geo+json"
 	case m.single && m.stripped:
 		base = "application/vnd.pgrst.object+json;nulls=stripped"
 	case m.single:
@@ -121,6 +124,8 @@ func mediaOf(typ string, params map[string]string, root bool) (m media, ok bool)
 		m.single, m.stripped = true, params["nulls"] == "stripped"
 	case "text/csv":
 		m.csv = true
+	case "application/geo+json":
+		m.geo = true
 	case "application/openapi+json":
 		return m, root
 	case "application/vnd.pgrst.plan", "application/vnd.pgrst.plan+text", "application/vnd.pgrst.plan+json":

@@ -65,6 +65,18 @@ func readPayload(text []byte, ragged bool) (payload, error) {
 	return p, nil
 }
 
+// only returns the first of the objects alone.
+func (p payload) only() (payload, error) {
+	if !p.array {
+		return p, nil
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(p.text, &list); err != nil || len(list) == 0 {
+		return p, fail(http.StatusBadRequest, "PGRST102", "Empty or invalid json")
+	}
+	return readPayload(list[0], true)
+}
+
 // readBody reads a bounded body.
 func (s *Server) readBody(h *http.Request) ([]byte, error) {
 	if h.Body == nil {

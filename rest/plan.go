@@ -136,6 +136,8 @@ func (s *Server) planTarget(r *request, snap *schema.Snapshot, opt *options) (*p
 		return p, s.planInsert(r, p, snap, opt)
 	case http.MethodPatch:
 		return p, s.planUpdate(r, p, snap, opt)
+	case http.MethodPut:
+		return p, s.planPut(r, p, snap, opt)
 	case http.MethodDelete:
 		if err := resolve(r, snap, opt); err != nil {
 			return nil, err
@@ -231,102 +233,6 @@ func vetoWrite(r *request, bounded bool) func(counts) error {
 		}
 		return nil
 	}
-}
-
-// columnsOf returns the columns that a payload writes.
-func columnsOf(r *request, rel *schema.Relation, p *payload) ([]*schema.Column, error) {
-	names := p.keys
-	if r.columns != nil {
-		names = r.columns
-	} else if !p.same {
-		if r.prefer.missing != "default" {
-			return nil, fail(http.StatusBadRequest, "PGRST102", "All object keys must match")
-		}
-		names = p.any
-	}
-	out := make([]*schema.Column, 0, len(names))
-	for _, n := range names {
-		c := rel.Column(n)
-		if c == nil {
-			return nil, noColumn(rel, n)
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
-	body, err := readPayload(r.body, r.columns != nil)
-	if err != nil {
-		return err
-	}
-	columns, err := columnsOf(r, p.relation, &body)
-	if err != nil {
-		return err
-	}
-	const maxDefaults = 1000
-	if len(columns) == 0 && body.rows > maxDefaults {
-		return fail(http.StatusBadRequest, "PGRST102", fmt.Sprintf("More than %d rows without columns", maxDefaults))
-	}
-	arbiter := r.onConflict
-	if arbiter == nil {
-		arbiter = p.relation.PrimaryKey
-	}
-	for _, n := range arbiter {
-		if p.relation.Column(n) == nil {
-			return noColumn(p.relation, n)
-		}
-	}
-	if len(arbiter) == 0 {
-		r.prefer.resolution = ""
-	}
-	if err := resolve(r, snap, opt); err != nil {
-		return err
-	}
-	p.answer = s.insertAnswer(p.relation)
-	p.veto = vetoWrite(r, false)
-	if body.rows == 0 {
-		return p.nothing(r)
-	}
-	p.newRows = merges(r, columns, arbiter)
-	p.query = insertQuery(r, &body, columns, arbiter)
-	return nil
-}
-
-func noColumn(rel *schema.Relation, name string) error {
-	return fail(http.StatusBadRequest, "PGRST204", fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", name, rel.Name))
-}
-
-// nothing answers a write that writes nothing.
-func (p *plan) nothing(r *request) (err error) {
-	c := counts{body: []byte("[]")}
-	if p.veto != nil {
-		if err := p.veto(c); err != nil {
-			return err
-		}
-	}
-	p.empty, err = p.answer(r, c)
-	return err
-}
-
-func (s *Server) planUpdate(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
-	body, err := readPayload(r.body, r.columns != nil)
-	if err != nil {
-		return err
-	}
-	columns, err := columnsOf(r, p.relation, &body)
-	if err != nil {
-		return err
-	}
-	if err := resolve(r, snap, opt); err != nil {
-		return err
-	}
-	p.answer, p.veto = s.updateAnswer, vetoWrite(r, true)
-	if len(columns) == 0 {
-		return p.nothing(r)
-	}
-	p.query = updateQuery(r, &body, columns)
-	return nil
 }
 
 // allow lists the methods of a relation or function.

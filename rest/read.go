@@ -358,6 +358,9 @@ func (b *builder) answer(m media, body bool) {
 		b.lit("COALESCE(")
 		b.lit(csvNames)
 		b.lit(` || E'\n' || pg_catalog.string_agg(pg_catalog.substr(("_s".*)::text, 2, pg_catalog.length(("_s".*)::text) - 2), E'\n'), '')`)
+	case m.geo:
+		// ST_AsGeoJSON is PostGIS's, wherever the search_path finds it.
+		b.lit(`pg_catalog.json_build_object('type', 'FeatureCollection', 'features', COALESCE(pg_catalog.json_agg(ST_AsGeoJSON("_s".*)::json), '[]'))::text`)
 	case m.single && m.stripped:
 		b.lit(`COALESCE(pg_catalog.json_strip_nulls(pg_catalog.json_agg("_s".*) -> 0)::text, 'null')`)
 	case m.single:

@@ -89,9 +89,6 @@ func (r *request) checkMethod() error {
 		if r.function {
 			return fail(http.StatusMethodNotAllowed, "PGRST101", "Cannot use the "+r.method+" method on RPC")
 		}
-		if r.method == http.MethodPut {
-			return &Error{Status: http.StatusMethodNotAllowed, Code: "PGRST127", Message: "Feature not implemented", Details: "PUT is not served by this version of Sluice; use POST with Prefer: resolution=merge-duplicates."}
-		}
 		if r.target != "" {
 			return nil
 		}

@@ -161,6 +161,20 @@ func location(rel *schema.Relation, c counts) string {
 // escapeQuery is url.QueryEscape with blanks as %20.
 func escapeQuery(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
+// putAnswer answers a PUT.
+func (s *Server) putAnswer(r *request, c counts) (*answer, error) {
+	a := s.base(r)
+	a.status = http.StatusNoContent
+	if r.prefer.ret == "representation" {
+		a.status, a.contentType, a.body = http.StatusOK, r.media.contentType(), c.body
+		if c.inserted > 0 {
+			a.status = http.StatusCreated
+		}
+	}
+	a.apply(r, "missing", "return", "count", "handling", "timezone")
+	return a, nil
+}
+
 func (s *Server) updateAnswer(r *request, c counts) (*answer, error) {
 	a := s.base(r)
 	a.status, a.rng = http.StatusNoContent, "*/"+total(r, c.total)

@@ -131,7 +131,7 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	if snap == nil {
 		return nil, nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	}
-	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch) {
+	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch || r.method == http.MethodPut) {
 		if r.body, err = s.readBody(h); err != nil {
 			return nil, nil, err
 		}

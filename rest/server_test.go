@@ -426,6 +426,102 @@ func TestEstimatedCounts(t *testing.T) {
 	}
 }
 
+// spec: rest:RT-11
+func TestMaterializedViewsAndForeignTables(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.Exec(`create extension file_fdw; create server far foreign data wrapper file_fdw;
+create foreign table public.far (id int, name text) server far options (program 'printf "1,a\\n2,b\\n3,c\\n"', format 'csv');
+grant select on public.far to anon`)
+	s.reload()
+	s.want(`200 0-1/* [{"name":"c"}, {"name":"b"}]`, "GET /far?select=name&id=gt.1&order=id.desc", "")
+	s.want(`206 0-0/3 [{"id":1}]`, "GET /far?select=id&order=id&limit=1", "", "Prefer", "count=exact")
+	s.want(`200 0-1/* [{"name":"Mercury"}, {"name":"Gemini"}]`, "GET /mat?select=name&id=in.(2,3)&order=id.desc&limit=2", "")
+}
+
+// What a client takes for the count is what stands behind the slash.
+//
+// spec: rest:JS-06
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	for _, c := range []struct{ want, line, body, prefer string }{
+		{"*/2", "POST /simple", `[{"a":1},{"a":2}]`, "count=exact"},
+		{"*/2", "POST /tiobe", `[{"name":"Go","rank":1},{"name":"E","rank":50}]`, "resolution=merge-duplicates, count=exact"},
+		{"*/1", "POST /tiobe", `[{"name":"Go","rank":1},{"name":"F","rank":51}]`, "resolution=ignore-duplicates, count=exact"},
+		{"0-1/2", "PATCH /items?id=lt.3", `{"grp":1}`, "count=exact"},
+		{"*/2", "DELETE /items?id=lt.3", "", "count=exact"},
+		{"0-2/3", "POST /rpc/items_between", `{"min":3,"max":5}`, "count=exact"},
+		{"0-2/3", "HEAD /rpc/items_between?min=3&max=5", "", "count=exact"},
+		{"0-12/13", "HEAD /items", "", "count=exact"},
+	} {
+		if w := s.do(c.line, c.body, "Prefer", c.prefer); w.Header().Get("Content-Range") != c.want || w.Code >= 300 {
+			t.Errorf("%s: %d %v, want %s", c.line, w.Code, w.Header(), c.want)
+		}
+	}
+}
+
+// spec: rest:JS-07
+func TestReasonPhrases(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	srv := httptest.NewServer(s.gateway)
+	defer srv.Close()
+	for _, c := range []struct{ want, method, path, body, prefer string }{
+		{"200 OK", "GET", "/items", "", ""},
+		{"201 Created", "POST", "/simple", `{"a":1}`, ""},
+		{"204 No Content", "PATCH", "/simple", `{"a":1}`, ""},
+		{"206 Partial Content", "GET", "/items?limit=1", "", "count=exact"},
+		{"300 Multiple Choices", "GET", "/orders?select=addresses(*)", "", ""},
+		{"400 Bad Request", "GET", "/items?id=0", "", ""},
+		{"404 Not Found", "GET", "/nope", "", ""},
+		{"405 Method Not Allowed", "GET", "/rpc/write_it", "", ""},
+		{"409 Conflict", "POST", "/tiobe", `{"name":"Go"}`, ""},
+		{"416 Requested Range Not Satisfiable", "GET", "/items?limit=-1", "", ""},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, srv.URL+"/rest/v1"+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Prefer", c.prefer)
+		res, err := srv.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := drain(t, res)
+		if res.Status != c.want || res.Proto != "HTTP/1.1" {
+			t.Errorf("%s %s: %s %s, want %s: %s", c.method, c.path, res.Proto, res.Status, c.want, body)
+		}
+	}
+}
+
+// PostGIS is stood in for by a function of the same name.
+//
+// spec: rest:FM-11
+func TestGeoJSON(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.Exec(`create function extensions.st_asgeojson(r record) returns text language plpgsql stable as $$
+begin
+  if to_jsonb(r) ? 'at' then return json_build_object('type', 'Feature', 'properties', to_jsonb(r) - 'at', 'geometry', r.at); end if;
+  raise sqlstate '22023' using message = 'geometry column is missing';
+end $$;
+create table public.places (id int, at text);
+insert into public.places values (1, 'here');
+grant all on public.places to anon;`)
+	s.reload()
+	const geo = "application/geo+json"
+	w := s.want(`200 0-0/* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 1}, "geometry" : "here"}]}`, "GET /places", "", "Accept", geo)
+	if got := w.Header().Get("Content-Type"); got != geo+"; charset=utf-8" {
+		t.Errorf("Content-Type %s", got)
+	}
+	s.want(`200 0-0/* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {}, "geometry" : "here"}]}`, "GET /places?select=at", "", "Accept", geo)
+	s.want(`200 */* {"type" : "FeatureCollection", "features" : []}`, "GET /places?id=eq.9", "", "Accept", geo)
+	s.want(`201 */* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 2}, "geometry" : "there"}]}`,
+		"POST /places", `{"id":2,"at":"there"}`, "Accept", geo, "Prefer", "return=representation")
+	wantError(t, s.do("GET /places?select=id", "", "Accept", geo), http.StatusBadRequest, "22023", "geometry column is missing")
+}
+
 // Users at once, each under row level security, never see one another's rows.
 func TestConcurrentUsers(t *testing.T) {
 	t.Parallel()
