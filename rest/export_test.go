@@ -13,7 +13,7 @@ func (s *Server) Explain(h *http.Request) string {
 	switch {
 	case err != nil:
 		return "none: " + asError(err, true).Code + "\n"
-	case p.query == nil:
+	case p.query == nil: // nothing, or the description
 		return "none\n"
 	}
 	var b strings.Builder

@@ -32,6 +32,9 @@ type plan struct {
 	// controlled: the query's row has the controls behind its own columns.
 	controlled bool
 	hoisted    []schema.Setting
+	// describe answers with what is visible of schema, in place of a query.
+	describe func(pg.Result) (*answer, error)
+	schema   string
 	// empty is the answer when nothing has to be run.
 	empty *answer
 	// veto may refuse the result before it is committed.
@@ -44,6 +47,9 @@ func (p *plan) statements() []pg.Statement {
 	var out []pg.Statement
 	if p.pre != "" {
 		out = append(out, preRequestQuery(p.pre).statement())
+	}
+	if p.describe != nil {
+		return append(out, pg.Statement{SQL: visibleSQL, Args: [][]byte{[]byte(p.schema)}})
 	}
 	out = append(out, p.query.statement())
 	if p.explain != nil {
@@ -101,8 +107,7 @@ func (s *Server) plan(r *request, snap *schema.Snapshot, opt *options) (*plan, e
 		r.items = []selectItem{{star: true}}
 	}
 	if r.target == "" {
-		a, err := s.root(r, snap)
-		return &plan{empty: a}, err
+		return s.planRoot(r, snap), nil
 	}
 	p, err := s.planTarget(r, snap, opt)
 	switch {

@@ -336,24 +336,3 @@ func contentLocation(u *url.URL) string {
 	}
 	return u.EscapedPath() + "?" + q.Encode()
 }
-
-// root answers the paths of the schema as a minimal OpenAPI document.
-func (s *Server) root(r *request, snap *schema.Snapshot) (*answer, error) {
-	a := s.base(r)
-	if r.method == http.MethodOptions {
-		a.status, a.allow, a.length = http.StatusOK, "OPTIONS,GET,HEAD", true
-		return a, nil
-	}
-	paths := map[string]any{}
-	snap.Relations(r.schema, func(rel *schema.Relation) {
-		paths["/"+rel.Name] = map[string]any{"get": map[string]any{"tags": []string{rel.Name}, "responses": map[string]any{"200": map[string]string{"description": "OK"}}}}
-	})
-	text, err := json.Marshal(map[string]any{
-		"swagger": "2.0", "info": map[string]string{"title": "standard public schema", "version": "1", "description": "Served by Sluice"}, "paths": paths,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("write OpenAPI document: %w", err)
-	}
-	a.status, a.contentType, a.body = http.StatusOK, "application/openapi+json; charset=utf-8", text
-	return a, nil
-}

@@ -177,6 +177,9 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 		return nil, err
 	}
 	res = p.skip(res)
+	if p.describe != nil {
+		return p.describe(res[0])
+	}
 	if r.media.plan != nil {
 		return s.planAnswer(r, res[0]), nil
 	}

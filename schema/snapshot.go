@@ -133,6 +133,16 @@ func (n *nearest) offer(name, to string) {
 	}
 }
 
+// FunctionNames calls fn for every name of a function in a schema, with its
+// overloads, in no order.
+func (s *Snapshot) FunctionNames(schema string, fn func(name string, overloads []*Function)) {
+	for k, list := range s.functions {
+		if k.schema == schema {
+			fn(k.name, list)
+		}
+	}
+}
+
 // Relations calls fn for every relation of a schema, in no order.
 func (s *Snapshot) Relations(schema string, fn func(*Relation)) {
 	for k, r := range s.relations {
