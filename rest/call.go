@@ -1,6 +1,10 @@
 package rest
 
-import "github.com/sluice-dev/sluice/schema"
+import (
+	"slices"
+
+	"github.com/sluice-dev/sluice/schema"
+)
 
 // call is a function with the arguments of one request.
 type call struct {
@@ -109,10 +113,13 @@ func (b *builder) once(n *node, f from) from {
 	for i := range n.filter {
 		names = append(names, n.filter[i].field.name)
 	}
+	for i := range n.trees {
+		names = n.trees[i].names(names)
+	}
 	var computed []string
 	if rel := n.source.relation; rel != nil {
 		for _, name := range names {
-			if rel.Column(name) == nil {
+			if rel.Column(name) == nil && n.child(name) == nil && !slices.Contains(computed, name) {
 				computed = append(computed, name)
 			}
 		}
@@ -127,4 +134,15 @@ func (b *builder) once(n *node, f from) from {
 		b.lit(`"_f" AS `)
 		b.ident(n.source.alias)
 	}
+}
+
+// names appends the columns that the conditions of a tree name.
+func (t *tree) names(to []string) []string {
+	if t.leaf != nil {
+		return append(to, t.leaf.field.name)
+	}
+	for i := range t.kids {
+		to = t.kids[i].names(to)
+	}
+	return to
 }

@@ -333,12 +333,12 @@ func (v *resolver) noRelationship(n, e *node) error {
 	best, score := "", 0.33
 	if n.source.relation != nil {
 		for _, r := range v.snap.Relationships(n.source.relation) {
-			if s := schema.Similarity(r.Target.Name, e.name); r.Function == nil && r.Target.Name != e.name && s > score {
+			if s := schema.Similarity(r.Target.Name, e.name); r.Function == nil && s > score {
 				best, score = r.Target.Name, s
 			}
 		}
 	}
-	if best != "" {
+	if best != "" && best != e.name { // it may be the hint that is wrong
 		err.Hint = fmt.Sprintf("Perhaps you meant '%s' instead of '%s'.", best, e.name)
 	}
 	return err
