@@ -16,7 +16,7 @@ func TestSelect(t *testing.T) {
 }
 
 // spec: rest:SC-11 rest:FI-01 rest:FI-02 rest:FI-03 rest:FI-04 rest:FI-05 rest:FI-06 rest:FI-07 rest:FI-08 rest:FI-09 rest:FI-10 rest:FI-11
-// spec: rest:FI-12 rest:FI-13 rest:FI-14 rest:FI-15 rest:FI-16 rest:FI-17 rest:FI-19 rest:FI-20 rest:FI-21 rest:FI-22 rest:FI-23
+// spec: rest:FI-12 rest:FI-13 rest:FI-14 rest:FI-15 rest:FI-16 rest:FI-17 rest:FI-18 rest:FI-19 rest:FI-20 rest:FI-21 rest:FI-22 rest:FI-23
 // spec: rest:FI-24 rest:FI-25
 func TestFilters(t *testing.T) {
 	t.Parallel()
@@ -100,6 +100,12 @@ func TestEmbed(t *testing.T) {
 func TestSpread(t *testing.T) {
 	t.Parallel()
 	start(t, nil).run("spread", false)
+}
+
+// spec: rest:IN-22 rest:RP-18 rest:RP-30
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	start(t, nil).run("bodies", false)
 }
 
 // spec: rest:UP-09 rest:UP-10 rest:UP-11 rest:UP-12

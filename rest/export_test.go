@@ -53,3 +53,6 @@ func ParsePayload(text []byte, ragged bool) (keys []string, rows int, err error)
 
 // Status returns the status that an error is answered with.
 func Status(err error) int { return asError(err, true).Status }
+
+// ParseCSV reads a body of CSV as JSON.
+func ParseCSV(text string) ([]byte, error) { return csvToJSON(text) }

@@ -112,6 +112,27 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
+// What is accepted as CSV is JSON of as many rows as there are lines behind the
+// first.
+func FuzzCSV(f *testing.F) {
+	for _, b := range []string{"", "a", "a\n", "a,b\n1,2\n", "a,b\r\n\"x,y\",NULL\r\n\"NULL\",\"\"\"\"", "a\n\"", "a\n\"x\"y", "a,b\n1", "\n\n", ",\n,", "\"a\"\"\",b\nü,\xff"} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		body, err := rest.ParseCSV(text)
+		if err != nil {
+			if rest.Status(err) != http.StatusBadRequest {
+				t.Fatalf("status %d of %v", rest.Status(err), err)
+			}
+			return
+		}
+		var rows []map[string]*string
+		if err := json.Unmarshal(body, &rows); err != nil {
+			t.Fatalf("%q became %s: %v", text, body, err)
+		}
+	})
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	s := parser(t)

@@ -54,7 +54,7 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 
 // chooseCall finds the overload that takes the request's arguments.
 func chooseCall(r *request, snap *schema.Snapshot, all []*schema.Function) (*call, error) {
-	if r.reads() {
+	if r.reads() || r.bodyType == formType {
 		args := r.arguments(all)
 		keys := argumentNames(args)
 		f, err := chooseOverload(r, snap, all, keys)

@@ -2,8 +2,6 @@ package rest
 
 import (
 	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -75,16 +73,4 @@ func (p payload) only() (payload, error) {
 		return p, fail(http.StatusBadRequest, "PGRST102", "Empty or invalid json")
 	}
 	return readPayload(list[0], true)
-}
-
-// readBody reads a bounded body.
-func (s *Server) readBody(h *http.Request) ([]byte, error) {
-	if h.Body == nil {
-		return nil, nil
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, h.Body, s.cfg.BodyLimit))
-	if err != nil {
-		return nil, fmt.Errorf("read body: %w", err)
-	}
-	return body, nil
 }

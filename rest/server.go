@@ -132,7 +132,7 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 		return nil, nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	}
 	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch || r.method == http.MethodPut) {
-		if r.body, err = s.readBody(h); err != nil {
+		if r.body, err = s.readBody(h, r); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -138,6 +138,13 @@ create function public.both_json(json) returns text language sql immutable as $$
 create function public.both_json(jsonb) returns text language sql immutable as $$ select 'jsonb' $$;
 create function public.body_or_name(json) returns text language sql immutable as $$ select 'body' $$;
 create function public.body_or_name(a int) returns text language sql immutable as $$ select 'name' $$;
+create function public.unnamed_xml(xml) returns xml language sql immutable as $$ select $1 $$;
+create function public.unnamed_bytea(bytea) returns text language sql immutable as $$ select encode($1, 'hex') $$;
+create domain public.vector as tsvector;
+create domain public.deep_vector as public.vector;
+create table public.vectors (id int primary key, one public.vector, two public.deep_vector);
+insert into public.vectors values (1, 'fat:1', 'fat:1');
+create function public.computed(v public.vectors) returns tsvector language sql immutable as $$ select v.one::tsvector $$;
 create function public.blank() returns text language sql immutable as $$ select 'none' $$;
 create function public.blank(boolean) returns text language sql immutable as $$ select 'bool' $$;
 create function public.blank(text) returns text language sql immutable as $$ select 'text ' || $1 $$;
