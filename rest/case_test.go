@@ -41,8 +41,8 @@ func TestFormats(t *testing.T) {
 	start(t, nil).run("formats", false)
 }
 
-// spec: rest:IN-01 rest:IN-02 rest:IN-03 rest:IN-05 rest:IN-07 rest:IN-08 rest:IN-09 rest:IN-10 rest:IN-11 rest:IN-12 rest:IN-13
-// spec: rest:IN-14 rest:IN-15 rest:IN-16 rest:IN-18 rest:IN-19 rest:IN-20 rest:IN-21 rest:IN-23 rest:IN-24 rest:JS-04
+// spec: rest:IN-01 rest:IN-02 rest:IN-03 rest:IN-05 rest:IN-06 rest:IN-07 rest:IN-08 rest:IN-09 rest:IN-10 rest:IN-11 rest:IN-12 rest:IN-13
+// spec: rest:IN-14 rest:IN-15 rest:IN-16 rest:IN-17 rest:IN-18 rest:IN-19 rest:IN-20 rest:IN-21 rest:IN-23 rest:IN-24 rest:JS-04
 func TestInsert(t *testing.T) {
 	t.Parallel()
 	start(t, nil).run("insert", false)
@@ -89,7 +89,7 @@ func TestRouting(t *testing.T) {
 
 // spec: rest:SC-08 rest:IN-04 rest:LO-09 rest:OR-04 rest:OR-05 rest:OR-06 rest:OR-18 rest:OR-24 rest:PD-05 rest:PD-10 rest:RP-25
 // spec: rest:EM-01 rest:EM-02 rest:EM-03 rest:EM-04 rest:EM-05 rest:EM-06 rest:EM-07 rest:EM-08 rest:EM-09 rest:EM-10 rest:EM-11
-// spec: rest:EM-12 rest:EM-13 rest:EM-15 rest:EM-16 rest:EM-17 rest:EM-18 rest:EM-21 rest:EM-22 rest:EM-23 rest:EM-24 rest:EM-25
+// spec: rest:EM-12 rest:EM-13 rest:EM-15 rest:EM-16 rest:EM-17 rest:EM-18 rest:EM-20 rest:EM-21 rest:EM-22 rest:EM-23 rest:EM-24 rest:EM-25
 // spec: rest:EM-26 rest:EM-27 rest:EM-28 rest:EM-29 rest:EM-30 rest:EM-31 rest:EM-32 rest:EM-33 rest:EM-34 rest:EM-35 rest:EM-38
 func TestEmbed(t *testing.T) {
 	t.Parallel()
