@@ -38,6 +38,8 @@ type AsOptions struct {
 	Settings []Setting
 	// Rollback ends the transaction with ROLLBACK even when fn succeeds.
 	Rollback bool
+	// AcquireTimeout, if positive, bounds the wait of Pipeline for a connection.
+	AcquireTimeout time.Duration
 }
 
 // settingsFor returns the transaction-local settings that make a connection act
@@ -362,7 +364,7 @@ func readGroup(pipe *pgconn.Pipeline, keep *EachResult) error {
 		case *pgconn.PipelineSync:
 			return failed
 		case nil:
-			return errors.New("the server's answers ended before they were due")
+			return errAnswersEnded
 		}
 	}
 }

@@ -35,101 +35,157 @@ var cleanStatements = func() []string {
 	return out
 }()
 
+// cleanRolledBack is what is left to clean when a READ ONLY transaction was
+// rolled back: advisory locks alone outlive that.
+var cleanRolledBack = []string{"select pg_catalog.pg_advisory_unlock_all()"}
+
 // Pipeline runs statements in one transaction as id, in one network flush:
 // BEGIN, settings, statements, COMMIT, and the cleaning of the session. Nothing
 // is prepared before the role is set. With a check, the end of the transaction
 // waits for its answer in a second flush: an error rolls back and is returned.
 // The results are complete when Pipeline returns, and committed, deferred
 // constraints included.
+//
+// A statement that is sent more than once is prepared (see registry). When one
+// that was prepared earlier fails for what has changed since, the transaction,
+// which has left nothing behind, is run once more without.
 func (p *Pool) Pipeline(ctx context.Context, id sluice.Claims, opt AsOptions, statements []Statement, check func([]Result) error) ([]Result, error) {
 	set, err := settingsFor(id, opt)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.Acquire(ctx)
+	acquire := ctx
+	if opt.AcquireTimeout > 0 {
+		var cancel context.CancelFunc
+		acquire, cancel = context.WithTimeout(ctx, opt.AcquireTimeout)
+		defer cancel()
+	}
+	c, err := p.Acquire(acquire)
 	if err != nil {
 		return nil, Wrap(err, "acquire connection")
 	}
-	clean := false
-	defer func() { release(c, clean) }()
-	conn := c.Conn().PgConn()
-	end := "commit"
-	if opt.Rollback {
-		end = "rollback"
+	r := run{conn: c.Conn().PgConn(), set: set, role: id.Role, opt: opt, statements: statements, check: check}
+	defer func() { release(c, r.clean) }()
+	results, err := r.once(ctx)
+	if err != nil && r.stale(err) {
+		registryOf(r.conn).clear()
+		if _, rerr := r.conn.Exec(ctx, "rollback").ReadAll(); rerr != nil {
+			return nil, err
+		}
+		results, err = r.once(ctx)
 	}
-	pipe := conn.StartPipeline(ctx)
-	pipe.SendQueryParams(beginSQL(opt.ReadOnly), nil, nil, nil, nil)
-	pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
-	for _, s := range statements {
-		pipe.SendQueryParams(s.SQL, s.Args, nil, nil, nil)
-	}
-	if check == nil {
-		pipe.SendQueryParams(end, nil, nil, nil, nil)
-	}
-	err = pipe.Sync()
-	if err == nil && check == nil {
-		err = sendClean(pipe)
-	}
-	var results []Result
-	if err == nil {
-		results, err = readResults(pipe)
-	}
-	if err != nil {
-		pipe.Close()
-		return nil, Wrap(err, "run as role %q", id.Role)
-	}
-	results = results[2:] // BEGIN and the settings
-	if check == nil {
-		_, err = readResults(pipe)
-		clean = err == nil
-		pipe.Close()
-		return finished(results, id, opt)
-	}
-	if err := check(results); err != nil {
-		pipe.Close()
-		return nil, err // release rolls back
-	}
-	pipe.SendQueryParams(end, nil, nil, nil, nil)
-	if err = pipe.Sync(); err == nil {
-		err = sendClean(pipe)
-	}
-	var last []Result
-	if err == nil {
-		last, err = readResults(pipe)
-	}
-	if err != nil {
-		pipe.Close()
-		return nil, Wrap(err, "%s as role %q", end, id.Role)
-	}
-	_, err = readResults(pipe)
-	clean = err == nil
-	pipe.Close()
-	return finished(append(results, last...), id, opt)
+	return results, err
 }
 
-// finished checks that the transaction really was committed and cuts its end
-// off the results.
-func finished(results []Result, id sluice.Claims, opt AsOptions) ([]Result, error) {
-	n := len(results) - 1
-	if !opt.Rollback && results[n].Tag.String() != "COMMIT" {
-		return nil, fmt.Errorf("commit as role %q: transaction was aborted: %w", id.Role, sluice.ErrConflict)
-	}
-	return results[:n], nil
+var errAnswersEnded = errors.New("the server's answers ended before they were due")
+
+// run is one transaction of Pipeline.
+type run struct {
+	conn       *pgconn.PgConn
+	set        []Setting
+	role       string
+	opt        AsOptions
+	statements []Statement
+	check      func([]Result) error
+
+	clean  bool // the connection may go back as it is
+	reused bool // a statement was prepared earlier
 }
 
-func sendClean(pipe *pgconn.Pipeline) error {
-	for _, s := range cleanStatements {
-		pipe.SendQueryParams(s, nil, nil, nil, nil)
-	}
-	return pipe.Sync()
+// staleStates are the errors that a statement prepared earlier can owe to a
+// change of the catalog or of the session: it is gone, or the types that it was
+// analysed with are.
+var staleStates = map[string]bool{"26000": true, "0A000": true, "42883": true, "42804": true, "42P18": true, "22P02": true}
+
+func (r *run) stale(err error) bool {
+	return r.reused && staleStates[SQLState(err)] && !r.conn.IsClosed()
 }
 
-// readResults reads up to the next sync.
-func readResults(pipe *pgconn.Pipeline) ([]Result, error) {
+// scope is what tells prepared statements of equal text apart.
+func (r *run) scope() string {
+	s := r.role
+	for _, v := range r.set {
+		if v.Name == "search_path" {
+			s += "\x00" + v.Value
+		}
+	}
+	return s
+}
+
+func (r *run) end() string {
+	if r.opt.Rollback {
+		return "rollback"
+	}
+	return "commit"
+}
+
+func (r *run) once(ctx context.Context) ([]Result, error) {
+	pipe := r.conn.StartPipeline(ctx)
+	defer pipe.Close() //nolint:errcheck // what went wrong was read before
+	s := &sender{pipe: pipe, registry: registryOf(r.conn)}
+	defer s.settle()
+	s.deallocate()
+	s.send("", beginSQL(r.opt.ReadOnly), nil)
+	s.send("", settingsSQL(len(r.set)), settingsArgs(r.set))
+	scope := r.scope()
+	for _, st := range r.statements {
+		s.send(scope, st.SQL, st.Args)
+	}
+	if r.check == nil {
+		r.sendEnd(s)
+	}
+	r.reused = s.reused
+	results, err := s.exchange()
+	done := 2 + len(r.statements) // BEGIN and the settings
+	if len(results) < done || r.check == nil && len(results) == done {
+		if err == nil {
+			err = errAnswersEnded
+		}
+		return nil, Wrap(err, "run as role %q", r.role)
+	}
+	if r.check != nil {
+		if err := r.check(results[2:done]); err != nil {
+			return nil, err // release rolls back
+		}
+		r.sendEnd(s)
+		var last []Result
+		if last, err = s.exchange(); len(last) == 0 {
+			if err == nil {
+				err = errAnswersEnded
+			}
+			return nil, Wrap(err, "%s as role %q", r.end(), r.role)
+		}
+		results = append(results, last...)
+	}
+	r.clean = err == nil // an error behind the end is one of cleaning
+	if !r.opt.Rollback && results[done].Tag.String() != "COMMIT" {
+		return nil, fmt.Errorf("commit as role %q: transaction was aborted: %w", r.role, sluice.ErrConflict)
+	}
+	return results[2:done], nil
+}
+
+// sendEnd queues the end of the transaction and the cleaning of the session.
+func (r *run) sendEnd(s *sender) {
+	s.send("", r.end(), nil)
+	list := cleanStatements
+	if r.opt.Rollback && r.opt.ReadOnly {
+		list = cleanRolledBack
+	}
+	for _, sql := range list {
+		s.send("", sql, nil)
+	}
+}
+
+// exchange sends what is queued, in one write, and reads the answers: of the
+// statements up to the first error.
+func (s *sender) exchange() ([]Result, error) {
+	if err := s.pipe.Sync(); err != nil {
+		return nil, err
+	}
 	var out []Result
 	var first error
 	for {
-		res, err := pipe.GetResults()
+		res, err := s.pipe.GetResults()
 		if err != nil {
 			var pe *pgconn.PgError
 			if !errors.As(err, &pe) {
@@ -141,16 +197,20 @@ func readResults(pipe *pgconn.Pipeline) ([]Result, error) {
 		switch r := res.(type) {
 		case nil, *pgconn.PipelineSync:
 			return out, first
+		case *pgconn.StatementDescription:
+			s.described(r)
 		case *pgconn.ResultReader:
 			got := r.Read()
-			if got.Err != nil && first == nil {
+			if got.Err != nil {
 				var pe *pgconn.PgError
 				if !errors.As(got.Err, &pe) {
 					return nil, got.Err
 				}
 				first = got.Err
 			}
-			out = append(out, Result{got.Rows, got.CommandTag})
+			if first == nil {
+				out = append(out, Result{got.Rows, got.CommandTag})
+			}
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strconv"
 	"strings"
 
@@ -29,12 +31,30 @@ func (b *builder) ident(name string) {
 	b.sql.WriteByte('"')
 }
 
-// relation writes the qualified name of a relation of the snapshot.
-func (b *builder) relation(r *schema.Relation) {
-	b.ident(r.Schema)
+// dotted writes a qualified name.
+func (b *builder) dotted(of, name string) {
+	b.ident(of)
 	b.lit(".")
-	b.ident(r.Name)
+	b.ident(name)
 }
+
+// idents writes a list of quoted names.
+func (b *builder) idents(names []string) {
+	for i, n := range names {
+		b.comma(i)
+		b.ident(n)
+	}
+}
+
+// comma separates the items of a list, of which this is number i.
+func (b *builder) comma(i int) {
+	if i > 0 {
+		b.lit(", ")
+	}
+}
+
+// relation writes the qualified name of a relation of the snapshot.
+func (b *builder) relation(r *schema.Relation) { b.dotted(r.Schema, r.Name) }
 
 // columnType writes the type of a column or argument as PostgreSQL spells it.
 func (b *builder) columnType(c *schema.Column) { b.sql.WriteString(c.Type) }
@@ -50,11 +70,17 @@ func (b *builder) columnDefault(c *schema.Column) {
 	b.sql.WriteString("(" + *c.Default + ")")
 }
 
-// value writes a parameter.
-func (b *builder) value(v string) {
+// value writes a parameter and returns its number.
+func (b *builder) value(v string) int {
 	b.args = append(b.args, []byte(v))
+	b.parameter(len(b.args))
+	return len(b.args)
+}
+
+// parameter writes a parameter again.
+func (b *builder) parameter(n int) {
 	b.sql.WriteByte('$')
-	b.sql.WriteString(strconv.Itoa(len(b.args)))
+	b.sql.WriteString(strconv.Itoa(n))
 }
 
 func (b *builder) int(n int64) {
@@ -103,4 +129,18 @@ func (b *builder) key(k string) {
 
 func (b *builder) statement() pg.Statement {
 	return pg.Statement{SQL: b.sql.String(), Args: b.args}
+}
+
+// maxIdent is the length of names that PostgreSQL keeps, in bytes.
+const maxIdent = 63
+
+// alias joins parts to a name within a statement. One that PostgreSQL would cut
+// gets a hash of the whole at its end, as two could become the same.
+func alias(parts ...string) string {
+	s := strings.Join(parts, "_")
+	if len(s) <= maxIdent {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return strings.ToValidUTF8(s[:maxIdent-9], "") + "_" + hex.EncodeToString(sum[:4])
 }

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -19,9 +21,12 @@ type Error struct {
 	Message string
 	Details any // string, list or nil
 	Hint    any // string or nil
-	// Allow and Challenge become headers when set.
+	// Challenge becomes WWW-Authenticate when set.
 	Challenge string
-	cause     error
+	// contentRange and headers are set when not empty.
+	contentRange string
+	headers      map[string]string
+	cause        error
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
@@ -38,7 +43,7 @@ func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
 
 // body renders the four keys in PostgREST's order.
 func (e *Error) body() []byte {
-	text, err := json.Marshal(struct {
+	text, err := marshal(struct {
 		Code    string `json:"code"`
 		Details any    `json:"details"`
 		Hint    any    `json:"hint"`
@@ -48,6 +53,15 @@ func (e *Error) body() []byte {
 		return []byte(`{"code":"PGRSTX00","details":null,"hint":null,"message":"Internal error"}`)
 	}
 	return text
+}
+
+// marshal is json.Marshal without its escapes for HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // asError maps any error of a request. anonymous says that no user token was
@@ -78,6 +92,9 @@ func asError(err error, anonymous bool) *Error {
 
 // fromPostgres maps an error that PostgreSQL raised (spec rest 5.2, 5.3).
 func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
+	if pe.Code == "PGRST" {
+		return fromRaise(pe)
+	}
 	e := &Error{Status: statusOf(pe, anonymous), Code: pe.Code, Message: pe.Message, cause: pe}
 	if pe.Detail != "" {
 		e.Details = pe.Detail
@@ -89,6 +106,35 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 		e.Challenge = "Bearer"
 	}
 	return e
+}
+
+// fromRaise answers RAISE SQLSTATE 'PGRST', whose message is the body and whose
+// detail the status and headers.
+func fromRaise(pe *pgconn.PgError) *Error {
+	bad := fail(http.StatusInternalServerError, "PGRST121", `Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error`)
+	bad.cause = pe
+	var body struct {
+		Code, Message *string
+		Details, Hint any
+	}
+	if json.Unmarshal([]byte(pe.Message), &body) != nil || body.Code == nil || body.Message == nil {
+		return bad.details("Invalid JSON value for MESSAGE: '" + pe.Message + "'").
+			hint("MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and optional keys: 'details', 'hint'.")
+	}
+	var how struct {
+		Status  int
+		Headers map[string]string
+	}
+	const hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
+	if pe.Detail == "" {
+		return bad.details("DETAIL is missing in the RAISE statement").hint(hint)
+	}
+	if json.Unmarshal([]byte(pe.Detail), &how) != nil || how.Status < 200 || how.Status > 599 || how.Headers == nil || !headersAllowed(how.Headers) {
+		return bad.details("Invalid JSON value for DETAIL: '" + pe.Detail + "'").hint(hint)
+	}
+	return &Error{
+		Status: how.Status, Code: *body.Code, Message: *body.Message, Details: body.Details, Hint: body.Hint, headers: how.Headers, cause: pe,
+	}
 }
 
 var classStatus = map[string]int{
@@ -128,13 +174,15 @@ func statusOf(pe *pgconn.PgError, anonymous bool) int {
 }
 
 // fromToken answers a bearer token that did not verify (spec rest 1.4).
-func fromToken(r *sluice.Refusal) *Error {
+func fromToken(r *sluice.Refusal, bearer sluice.Secret) *Error {
 	e := fail(http.StatusUnauthorized, "PGRST301", r.Text)
 	switch {
 	case errors.Is(r, sluice.ErrTokenExpired):
 		e.Code, e.Message = "PGRST303", "JWT expired"
 	case errors.Is(r, sluice.ErrTokenClaims):
 		e.Code = "PGRST303"
+	case errors.Is(r, sluice.ErrTokenKey) && unsecured(bearer):
+		e.Message, e.Details = "Wrong or unsupported encoding algorithm", "JWT is unsecured but expected 'alg' was not 'none'"
 	case errors.Is(r, sluice.ErrTokenSignature), errors.Is(r, sluice.ErrTokenKey):
 		e.Message, e.Details = "No suitable key or wrong key type", "None of the keys was able to decode the JWT"
 	case errors.Is(r, sluice.ErrTokenForm) && !strings.HasPrefix(r.Text, "Empty JWT"):
@@ -149,4 +197,12 @@ func fromToken(r *sluice.Refusal) *Error {
 	e.Challenge = `Bearer error="invalid_token", error_description="` + strings.ReplaceAll(e.Message, `"`, `'`) + `"`
 	e.cause = r
 	return e
+}
+
+// unsecured reports whether a token says that it is not signed.
+func unsecured(bearer sluice.Secret) bool {
+	head, _, _ := strings.Cut(string(bearer), ".")
+	text, err := base64.RawURLEncoding.DecodeString(head)
+	var h struct{ Alg string }
+	return err == nil && json.Unmarshal(text, &h) == nil && h.Alg == "none"
 }

@@ -4,20 +4,37 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 
+	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/schema"
 )
 
 // plan is a request that was checked against one snapshot.
 type plan struct {
+	snapshot *schema.Snapshot
+	pre      string // function to call before the query
 	relation *schema.Relation
 	function *schema.Function
 	query    *builder
+	// explain asks for the planner's number of rows, and newRows for those of
+	// an upsert.
+	explain *builder
+	newRows bool
+	// most is the total up to which an estimated count is exact.
+	most     int64
 	readOnly bool
-	hoisted  []schema.Setting
+	// rollback: the transaction leaves nothing behind, so that the session needs
+	// less cleaning.
+	rollback bool
+	// immediate: deferred constraints are checked although nothing is committed.
+	immediate bool
+	// controlled: the query's row has the controls behind its own columns.
+	controlled bool
+	hoisted    []schema.Setting
+	// describe answers with what is visible of schema, in place of a query.
+	describe func(pg.Result) (*answer, error)
+	schema   string
 	// empty is the answer when nothing has to be run.
 	empty *answer
 	// veto may refuse the result before it is committed.
@@ -25,59 +42,189 @@ type plan struct {
 	answer func(*request, counts) (*answer, error)
 }
 
-// limit is the rows that a read may return.
-func (s *Server) limit(r *request) *int64 {
-	if s.cfg.MaxRows <= 0 || r.limit != nil && *r.limit <= int64(s.cfg.MaxRows) {
-		return r.limit
+// statements are what is run: the query, and questions about it.
+func (p *plan) statements() []pg.Statement {
+	var out []pg.Statement
+	if p.pre != "" {
+		out = append(out, preRequestQuery(p.pre).statement())
 	}
-	n := int64(s.cfg.MaxRows)
-	return &n
+	if p.describe != nil {
+		return append(out, pg.Statement{SQL: visibleSQL, Args: [][]byte{[]byte(p.schema)}})
+	}
+	out = append(out, p.query.statement())
+	if p.explain != nil {
+		out = append(out, p.explain.statement())
+	}
+	if p.newRows {
+		out = append(out, pg.Statement{SQL: string(newRows)})
+	}
+	if p.immediate {
+		out = append(out, pg.Statement{SQL: "SET CONSTRAINTS ALL IMMEDIATE"})
+	}
+	if !p.controlled {
+		out = append(out, pg.Statement{SQL: "SELECT " + string(controls)})
+	}
+	return out
 }
 
-func (s *Server) plan(r *request, snap *schema.Snapshot) (*plan, error) {
-	if r.function {
-		return s.planCall(r, snap)
+// skip leaves the result of the function before the query out.
+func (p *plan) skip(res []pg.Result) []pg.Result {
+	if p.pre != "" {
+		return res[1:]
 	}
-	rel := snap.Relation(r.schema, r.name)
+	return res
+}
+
+// controls is the row of what SQL has said about the answer.
+func (p *plan) controls(res []pg.Result) [][]byte {
+	if p.controlled {
+		return res[0].Rows[0][3:]
+	}
+	return res[len(res)-1].Rows[0]
+}
+
+// counts reads what the statements returned.
+func (p *plan) counts(r *request, res []pg.Result) (counts, error) {
+	c, err := readCounts(res[0])
+	switch {
+	case err != nil:
+	case p.explain != nil:
+		var estimate int64
+		if estimate, err = planRows(res[1]); err == nil && (r.prefer.count == "planned" || c.total > p.most) {
+			c.total = estimate
+			if r.prefer.count == "estimated" {
+				c.total = max(estimate, p.most+1)
+			}
+		}
+	case p.newRows:
+		c.inserted, err = strconv.ParseInt(string(res[1].Rows[0][0]), 10, 64)
+	}
+	return c, err
+}
+
+func (s *Server) plan(r *request, snap *schema.Snapshot, opt *options) (*plan, error) {
+	if len(r.items) == 0 {
+		r.items = []selectItem{{star: true}}
+	}
+	if r.target == "" {
+		return s.planRoot(r, snap), nil
+	}
+	p, err := s.planTarget(r, snap, opt)
+	switch {
+	case err != nil:
+	case r.method == http.MethodOptions:
+		p.empty = &answer{status: http.StatusOK, allow: p.allow(), length: true}
+	case r.media.plan != nil && p.query != nil:
+		p.query, p.explain, p.newRows = p.query.explained(r.media.plan), nil, false
+	}
+	return p, err
+}
+
+func (s *Server) planTarget(r *request, snap *schema.Snapshot, opt *options) (*plan, error) {
+	if r.function {
+		return s.planCall(r, snap, opt)
+	}
+	rel := snap.Relation(r.schema, r.target)
 	if rel == nil {
-		e := fail(http.StatusNotFound, "PGRST205", fmt.Sprintf("Could not find the table '%s.%s' in the schema cache", r.schema, r.name))
-		if n := snap.NearestRelation(r.schema, r.name); n != "" {
+		e := fail(http.StatusNotFound, "PGRST205", fmt.Sprintf("Could not find the table '%s.%s' in the schema cache", r.schema, r.target))
+		if n := snap.NearestRelation(r.schema, r.target); n != "" {
 			e.Hint = fmt.Sprintf("Perhaps you meant the table '%s.%s'", r.schema, n)
 		}
 		return nil, e
 	}
 	p := &plan{relation: rel}
+	r.source = source{rel.Name, rel}
 	switch r.method {
 	case http.MethodGet, http.MethodHead:
-		p.readOnly = true
-		p.query = readQuery(r, rel, s.limit(r))
-		p.answer = s.readAnswer
-		if r.media.single {
-			p.veto = vetoSingle
-		}
+		return p, s.planRead(r, p, snap, opt)
 	case http.MethodPost:
-		return p, s.planInsert(r, p)
+		return p, s.planInsert(r, p, snap, opt)
 	case http.MethodPatch:
-		return p, s.planUpdate(r, p)
+		return p, s.planUpdate(r, p, snap, opt)
+	case http.MethodPut:
+		return p, s.planPut(r, p, snap, opt)
 	case http.MethodDelete:
-		p.query = deleteQuery(r, rel)
+		if err := resolve(r, snap, opt); err != nil {
+			return nil, err
+		}
+		p.query = deleteQuery(r)
 		p.answer = s.deleteAnswer
-		p.veto = vetoWrite(r)
+		p.veto = vetoWrite(r, true)
 	}
 	return p, nil
 }
 
-// vetoSingle refuses anything but one row when an object was asked for.
-func vetoSingle(c counts) error {
-	if c.page == 1 {
+// resolve finds the embedded resources of a request. A write returns them with
+// its representation alone; its filters choose rows of its own relation.
+func resolve(r *request, snap *schema.Snapshot, opt *options) error {
+	v := resolver{snap: snap, schema: r.schema, maxRows: opt.maxRows, aggregates: opt.aggregates, top: r.source.alias}
+	return v.resolve(&r.node, 1, r.reads() || r.function)
+}
+
+func (s *Server) planRead(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
+	if err := resolve(r, snap, opt); err != nil {
+		return err
+	}
+	r.limit = capped(r.limit, opt.maxRows)
+	p.readOnly, p.rollback, p.controlled, p.answer = true, true, true, s.readAnswer
+	b := &builder{}
+	f := func(b *builder) from {
+		return func() {
+			b.relation(p.relation)
+			b.lit(" AS ")
+			b.ident(r.source.alias)
+		}
+	}
+	counted, atMost := r.prefer.counts() && (r.limit != nil || r.offset > 0), (*int64)(nil)
+	estimated := counted && r.prefer.count == "estimated" && opt.maxRows > 0
+	if r.prefer.count == "planned" || estimated {
+		all := &builder{}
+		all.all(&r.node, f(all))
+		p.explain = all.explained(&planMedia{json: true})
+	}
+	if estimated {
+		n := opt.maxRows + 1
+		atMost, p.most = &n, opt.maxRows
+	}
+	b.lit("WITH ")
+	counted = counted && r.prefer.count != "planned"
+	b.read(&r.node, f(b), counted, atMost)
+	b.result(r.media, counted, r.method != http.MethodHead, true)
+	p.query = b
+	return nil
+}
+
+// planRows reads the planner's number of rows from EXPLAIN (FORMAT JSON).
+func planRows(res pg.Result) (int64, error) {
+	var plans []struct {
+		Plan struct {
+			Rows int64 `json:"Plan Rows"`
+		}
+	}
+	if len(res.Rows) != 1 {
+		return 0, fmt.Errorf("EXPLAIN returned %d rows", len(res.Rows))
+	}
+	if err := json.Unmarshal(res.Rows[0][0], &plans); err != nil || len(plans) != 1 {
+		return 0, fmt.Errorf("read EXPLAIN: %w", err)
+	}
+	return plans[0].Plan.Rows, nil
+}
+
+// single refuses anything but one row when an object was asked for.
+func single(rows int64) error {
+	if rows == 1 {
 		return nil
 	}
 	return fail(http.StatusNotAcceptable, "PGRST116", "Cannot coerce the result to a single JSON object").
-		details(fmt.Sprintf("The result contains %d rows", c.page))
+		details(fmt.Sprintf("The result contains %d rows", rows))
 }
 
 // vetoWrite refuses a write that touches more rows than the request allows.
-func vetoWrite(r *request) func(counts) error {
+// bounded: max-affected counts.
+func vetoWrite(r *request, bounded bool) func(counts) error {
+	if !bounded {
+		r.prefer.maxAffected = -1
+	}
 	if !r.media.single && r.prefer.maxAffected < 0 {
 		return nil
 	}
@@ -87,284 +234,10 @@ func vetoWrite(r *request) func(counts) error {
 				details(fmt.Sprintf("The query affects %d rows", c.total))
 		}
 		if r.media.single {
-			return vetoSingle(counts{page: c.total})
+			return single(c.total)
 		}
 		return nil
 	}
-}
-
-// columnsOf returns the columns that a payload writes.
-func columnsOf(r *request, rel *schema.Relation, p *payload) ([]*schema.Column, error) {
-	names := p.keys
-	if r.columns != nil {
-		names = r.columns
-	} else if !p.same {
-		if r.prefer.missing != "default" {
-			return nil, fail(http.StatusBadRequest, "PGRST102", "All object keys must match")
-		}
-		names = p.any
-	}
-	out := make([]*schema.Column, 0, len(names))
-	for _, n := range names {
-		c := rel.Column(n)
-		if c == nil {
-			return nil, fail(http.StatusBadRequest, "PGRST204", fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", n, rel.Name))
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-func (s *Server) planInsert(r *request, p *plan) error {
-	body, err := readPayload(r.body)
-	if err != nil {
-		return err
-	}
-	columns, err := columnsOf(r, p.relation, &body)
-	if err != nil {
-		return err
-	}
-	const maxDefaults = 1000
-	if len(columns) == 0 && body.rows > maxDefaults {
-		return fail(http.StatusBadRequest, "PGRST102", fmt.Sprintf("More than %d rows without columns", maxDefaults))
-	}
-	arbiter := r.onConflict
-	if arbiter == nil {
-		arbiter = p.relation.PrimaryKey
-	}
-	for _, n := range arbiter {
-		if p.relation.Column(n) == nil {
-			return fail(http.StatusBadRequest, "PGRST204", fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", n, p.relation.Name))
-		}
-	}
-	if len(arbiter) == 0 {
-		r.prefer.resolution = ""
-	}
-	if body.rows == 0 {
-		p.empty, err = s.insertAnswer(p.relation)(r, counts{body: []byte("[]")})
-		return err
-	}
-	p.query = insertQuery(r, p.relation, &body, columns, arbiter)
-	p.answer = s.insertAnswer(p.relation)
-	p.veto = vetoWrite(r)
-	return nil
-}
-
-func (s *Server) planUpdate(r *request, p *plan) error {
-	body, err := readPayload(r.body)
-	if err != nil {
-		return err
-	}
-	columns, err := columnsOf(r, p.relation, &body)
-	if err != nil {
-		return err
-	}
-	p.answer = s.updateAnswer
-	if len(columns) == 0 {
-		p.empty, err = s.updateAnswer(r, counts{body: []byte("[]")})
-		return err
-	}
-	p.query = updateQuery(r, p.relation, &body, columns)
-	p.veto = vetoWrite(r)
-	return nil
-}
-
-// planCall chooses the overload and builds the call (spec rest 4).
-func (s *Server) planCall(r *request, snap *schema.Snapshot) (*plan, error) {
-	body := r.body
-	var keys []string
-	var err error
-	switch {
-	case r.method == http.MethodOptions:
-		all := snap.Functions(r.schema, r.name)
-		if len(all) == 0 {
-			return nil, noFunction(r, snap, nil)
-		}
-		return &plan{function: all[0]}, nil
-	case r.method == http.MethodPost:
-		if keys, body, err = bodyArguments(r); err != nil {
-			return nil, err
-		}
-	default:
-		keys = argumentNames(r.args)
-	}
-	f, whole, err := chooseOverload(r, snap, keys)
-	if err != nil {
-		return nil, err
-	}
-	if r.reads() {
-		if body, err = queryArguments(r.args, f); err != nil {
-			return nil, err
-		}
-	}
-	var args []*schema.Arg
-	for i := range f.Args {
-		if slices.Contains(keys, f.Args[i].Name) {
-			args = append(args, &f.Args[i])
-		}
-	}
-	if whole {
-		body = r.body
-	}
-	p := &plan{function: f, readOnly: r.reads() || f.Volatility != 'v', answer: s.callAnswer(f)}
-	for _, v := range f.Settings {
-		if v.Name == "statement_timeout" {
-			p.hoisted = append(p.hoisted, v)
-		}
-	}
-	if !f.ReturnsRow && (len(r.filters) > 0 || len(r.trees) > 0 || len(r.order) > 0 || len(r.items) > 0) {
-		return nil, fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").details("select, order and filters need a function that returns rows.")
-	}
-	p.query = callQuery(r, f, args, body, whole, s.limit(r))
-	if r.media.single && f.ReturnsRow {
-		p.veto = vetoSingle
-	}
-	return p, nil
-}
-
-// bodyArguments returns the keys of a POST's JSON object.
-func bodyArguments(r *request) (keys []string, body []byte, err error) {
-	text := strings.TrimSpace(string(r.body))
-	if text == "" {
-		r.body = []byte("{}")
-		return nil, r.body, nil
-	}
-	if text[0] == '[' {
-		var list []json.RawMessage
-		if json.Unmarshal([]byte(text), &list) == nil && len(list) > 0 {
-			text = string(list[0])
-		}
-	}
-	var o map[string]json.RawMessage
-	if json.Unmarshal([]byte(text), &o) != nil {
-		if json.Valid(r.body) {
-			return nil, r.body, nil // for a single unnamed parameter
-		}
-		return nil, nil, fail(http.StatusBadRequest, "PGRST102", "Empty or invalid json")
-	}
-	for k := range o {
-		if r.columns == nil || slices.Contains(r.columns, k) {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return keys, []byte(text), nil
-}
-
-func argumentNames(args []argument) []string {
-	var out []string
-	for _, a := range args {
-		if !slices.Contains(out, a.name) {
-			out = append(out, a.name)
-		}
-	}
-	return out
-}
-
-// queryArguments renders a GET's arguments as one JSON object. Values are text,
-// which PostgreSQL reads as the parameter's type; JSON stays JSON.
-func queryArguments(args []argument, f *schema.Function) ([]byte, error) {
-	o := map[string]any{}
-	for _, a := range args {
-		var v any = a.value
-		for i, p := range f.Args {
-			switch {
-			case p.Name != a.name:
-			case f.Variadic && i == len(f.Args)-1:
-				list, _ := o[a.name].([]string)
-				v = append(list, a.value)
-			case (p.OID == oidJSON || p.OID == oidJSONB) && json.Valid([]byte(a.value)):
-				v = json.RawMessage(a.value)
-			}
-		}
-		o[a.name] = v
-	}
-	text, err := json.Marshal(o)
-	if err != nil {
-		return nil, fail(http.StatusBadRequest, "PGRST100", "The arguments are not valid").details(err.Error())
-	}
-	return text, nil
-}
-
-// chooseOverload finds the function whose required parameters are among the
-// keys, and whose parameters are all of them. whole: the body as it is goes to a
-// single unnamed parameter.
-func chooseOverload(r *request, snap *schema.Snapshot, keys []string) (f *schema.Function, whole bool, err error) {
-	var found []*schema.Function
-	for _, f := range snap.Functions(r.schema, r.name) {
-		if accepts(f, keys) {
-			found = append(found, f)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], false, nil
-	case len(found) > 1:
-		var list []string
-		for _, f := range found {
-			list = append(list, signature(f))
-		}
-		slices.Sort(list)
-		return nil, false, fail(http.StatusMultipleChoices, "PGRST203", "Could not choose the best candidate function between: "+strings.Join(list, ", ")).
-			hint("Try renaming the parameters or the function itself in the database so function overloading can be resolved")
-	}
-	if r.method == http.MethodPost {
-		for _, f := range snap.Functions(r.schema, r.name) {
-			if len(f.Args) == 1 && f.Args[0].Name == "" && (f.Args[0].OID == oidJSON || f.Args[0].OID == oidJSONB) {
-				return f, true, nil
-			}
-		}
-	}
-	return nil, false, noFunction(r, snap, keys)
-}
-
-func accepts(f *schema.Function, keys []string) bool {
-	for _, a := range f.Args {
-		if a.Name == "" || !a.Optional && !slices.Contains(keys, a.Name) {
-			return false
-		}
-	}
-	for _, k := range keys {
-		if !slices.ContainsFunc(f.Args, func(a schema.Arg) bool { return a.Name == k }) {
-			return false
-		}
-	}
-	return true
-}
-
-func signature(f *schema.Function) string {
-	parts := make([]string, len(f.Args))
-	for i, a := range f.Args {
-		parts[i] = a.Name + " => " + a.Type
-	}
-	return f.Schema + "." + f.Name + "(" + strings.Join(parts, ", ") + ")"
-}
-
-func noFunction(r *request, snap *schema.Snapshot, keys []string) error {
-	name := r.schema + "." + r.name
-	call, with := name+" without parameters", "without parameters"
-	switch {
-	case len(keys) == 1:
-		call, with = name+"("+keys[0]+")", "with parameter "+keys[0]
-	case len(keys) > 1:
-		list := strings.Join(keys, ", ")
-		call, with = name+"("+list+")", "with parameters "+list
-	}
-	if r.method == http.MethodPost {
-		with += " or with a single unnamed json/jsonb parameter"
-	}
-	e := fail(http.StatusNotFound, "PGRST202", "Could not find the function "+call+" in the schema cache").
-		details("Searched for the function " + name + " " + with + ", but no matches were found in the schema cache.")
-	if all := snap.Functions(r.schema, r.name); len(all) > 0 {
-		var names []string
-		for _, a := range all[0].Args {
-			names = append(names, a.Name)
-		}
-		e.Hint = "Perhaps you meant to call the function " + name + "(" + strings.Join(names, ", ") + ")"
-	} else if n := snap.NearestFunction(r.schema, r.name); n != "" {
-		e.Hint = "Perhaps you meant to call the function " + r.schema + "." + n
-	}
-	return e
 }
 
 // allow lists the methods of a relation or function.

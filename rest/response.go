@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,15 +14,16 @@ import (
 	"github.com/sluice-dev/sluice/schema"
 )
 
-// counts is the one row that every statement returns.
+// counts is the one row that every query returns.
 type counts struct {
 	total, page int64
 	body        []byte
+	inserted    int64 // of an upsert
 }
 
 func readCounts(res pg.Result) (counts, error) {
 	var c counts
-	if len(res.Rows) != 1 || len(res.Rows[0]) != 3 {
+	if len(res.Rows) != 1 || len(res.Rows[0]) < 3 {
 		return c, fmt.Errorf("statement returned %d rows", len(res.Rows))
 	}
 	row := res.Rows[0]
@@ -63,10 +65,10 @@ func (s *Server) base(r *request) *answer {
 func (a *answer) apply(r *request, names ...string) {
 	values := map[string]string{
 		"resolution": r.prefer.resolution, "missing": r.prefer.missing, "return": r.prefer.ret, "count": r.prefer.count,
-		"handling": r.prefer.handling, "timezone": r.prefer.timezone,
+		"tx": r.prefer.tx, "handling": r.prefer.handling, "timezone": r.prefer.timezone,
 	}
-	for _, n := range []string{"resolution", "missing", "return", "count", "handling", "timezone"} {
-		if v := values[n]; v != "" && v != "none" && slices.Contains(names, n) {
+	for _, n := range []string{"resolution", "missing", "return", "count", "tx", "handling", "timezone"} {
+		if v := values[n]; v != "" && v != "none" && (n == "tx" || slices.Contains(names, n)) {
 			a.applied = append(a.applied, n+"="+v)
 		}
 	}
@@ -85,8 +87,10 @@ func total(r *request, n int64) string {
 // pageRange is Content-Range and the status that goes with it.
 func pageRange(r *request, c counts) (rng string, status int, err error) {
 	if c.page == 0 {
-		if r.offset > 0 && r.prefer.counts() && r.offset >= c.total {
-			return "*/" + itoa(c.total), 0, rangeError(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", r.offset, c.total))
+		if r.offset > 0 && r.prefer.count == "exact" && r.offset >= c.total {
+			e := rangeError(fmt.Sprintf("An offset of %d was requested, but there are only %d rows.", r.offset, c.total))
+			e.contentRange = "*/" + itoa(c.total)
+			return "", 0, e
 		}
 		return "*/" + total(r, c.total), http.StatusOK, nil
 	}
@@ -103,45 +107,14 @@ func (s *Server) readAnswer(r *request, c counts) (*answer, error) {
 	if a.rng, a.status, err = pageRange(r, c); err != nil {
 		return nil, err
 	}
-	a.contentType, a.body = r.media.contentType(), c.body
-	if r.media.csv {
-		a.body = s.csvHeader(r, c.body)
+	if r.media.single {
+		if err := single(c.page); err != nil {
+			return nil, err
+		}
 	}
+	a.contentType, a.body = r.media.contentType(), c.body
 	a.apply(r, "count", "handling", "timezone")
 	return a, nil
-}
-
-// csvHeader puts the line of column names in front.
-func (s *Server) csvHeader(r *request, body []byte) []byte {
-	var names []string
-	snap := s.cfg.Schema.Snapshot()
-	star := func() {
-		if rel := snap.Relation(r.schema, r.name); rel != nil && !r.function {
-			for _, c := range rel.Columns {
-				names = append(names, c.Name)
-			}
-		}
-	}
-	if len(r.items) == 0 {
-		star()
-	}
-	for _, it := range r.items {
-		if it.star {
-			star()
-		} else {
-			names = append(names, it.output())
-		}
-	}
-	for i, n := range names {
-		if strings.ContainsAny(n, "\",\n\r") {
-			names[i] = `"` + strings.ReplaceAll(n, `"`, `""`) + `"`
-		}
-	}
-	out := []byte(strings.Join(names, ","))
-	if len(body) > 0 {
-		out = append(append(out, '\n'), body...)
-	}
-	return out
 }
 
 // insertAnswer answers a POST on a relation.
@@ -149,6 +122,9 @@ func (s *Server) insertAnswer(rel *schema.Relation) func(*request, counts) (*ans
 	return func(r *request, c counts) (*answer, error) {
 		a := s.base(r)
 		a.status, a.rng, a.length = http.StatusCreated, "*/"+total(r, c.total), true
+		if r.prefer.resolution == "merge-duplicates" && c.inserted == 0 {
+			a.status = http.StatusOK
+		}
 		switch r.prefer.ret {
 		case "representation":
 			a.contentType, a.body, a.length = r.media.contentType(), c.body, false
@@ -169,7 +145,7 @@ func location(rel *schema.Relation, c counts) string {
 	var parts []string
 	for _, k := range rel.PrimaryKey {
 		if row[k] == nil {
-			parts = append(parts, url.QueryEscape(k)+"=is.null")
+			parts = append(parts, escapeQuery(k)+"=is.null")
 			continue
 		}
 		raw, _ := json.Marshal(row[k]) // it came from JSON
@@ -177,9 +153,26 @@ func location(rel *schema.Relation, c counts) string {
 		if str, ok := row[k].(string); ok {
 			v = str
 		}
-		parts = append(parts, url.QueryEscape(k)+"=eq."+url.QueryEscape(v))
+		parts = append(parts, escapeQuery(k)+"=eq."+escapeQuery(v))
 	}
 	return "/" + url.PathEscape(rel.Name) + "?" + strings.Join(parts, "&")
+}
+
+// escapeQuery is url.QueryEscape with blanks as %20.
+func escapeQuery(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+
+// putAnswer answers a PUT.
+func (s *Server) putAnswer(r *request, c counts) (*answer, error) {
+	a := s.base(r)
+	a.status = http.StatusNoContent
+	if r.prefer.ret == "representation" {
+		a.status, a.contentType, a.body = http.StatusOK, r.media.contentType(), c.body
+		if c.inserted > 0 {
+			a.status = http.StatusCreated
+		}
+	}
+	a.apply(r, "missing", "return", "count", "handling", "timezone")
+	return a, nil
 }
 
 func (s *Server) updateAnswer(r *request, c counts) (*answer, error) {
@@ -209,7 +202,7 @@ func (s *Server) deleteAnswer(r *request, c counts) (*answer, error) {
 func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer, error) {
 	return func(r *request, c counts) (*answer, error) {
 		a := s.base(r)
-		a.apply(r, "count", "handling", "timezone")
+		a.apply(r, "count", "handling", "timezone", "max-affected")
 		if f.ReturnsVoid {
 			a.status = http.StatusNoContent
 			return a, nil
@@ -218,8 +211,12 @@ func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer,
 		if a.rng, a.status, err = pageRange(r, c); err != nil {
 			return nil, err
 		}
+		if r.method == http.MethodPost && r.prefer.ret == "minimal" {
+			a.length = true
+			return a, nil
+		}
 		m := r.media
-		if !f.ReturnsRow {
+		if !f.ReturnsRow || f.Anonymous {
 			m = media{single: r.media.single} // one value, or an array of them
 		}
 		a.contentType, a.body = m.contentType(), c.body
@@ -227,12 +224,22 @@ func (s *Server) callAnswer(f *schema.Function) func(*request, counts) (*answer,
 	}
 }
 
-// override applies response.status and response.headers, which SQL may have set.
-func (a *answer) override(res pg.Result) error {
-	if len(res.Rows) != 1 || len(res.Rows[0]) != 2 {
-		return nil
+// planAnswer answers with the plan of the query.
+func (s *Server) planAnswer(r *request, res pg.Result) *answer {
+	a := s.base(r)
+	a.status, a.contentType = http.StatusOK, r.media.contentType()
+	lines := make([][]byte, len(res.Rows))
+	for i, row := range res.Rows {
+		lines[i] = row[0]
 	}
-	status, headers := res.Rows[0][0], res.Rows[0][1]
+	a.body = bytes.Join(lines, []byte("\n"))
+	a.apply(r)
+	return a
+}
+
+// override applies response.status and response.headers, which SQL may have set.
+func (a *answer) override(controls [][]byte) error {
+	status, headers := controls[0], controls[1]
 	if status != nil {
 		n, ok := integer(string(status))
 		if !ok || n < 200 || n > 599 {
@@ -253,10 +260,10 @@ func (a *answer) override(res pg.Result) error {
 		if len(o) != 1 {
 			return bad
 		}
+		if !headersAllowed(o) {
+			return bad
+		}
 		for k, v := range o {
-			if !isToken(k) || strings.ContainsAny(v, "\r\n\x00") || forbiddenHeaders[http.CanonicalHeaderKey(k)] {
-				return bad
-			}
 			a.extra.Add(k, v)
 		}
 	}
@@ -265,6 +272,16 @@ func (a *answer) override(res pg.Result) error {
 
 // forbiddenHeaders are the server's own.
 var forbiddenHeaders = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Connection": true, "Upgrade": true, "Trailer": true}
+
+// headersAllowed reports whether SQL may set these headers.
+func headersAllowed(headers map[string]string) bool {
+	for k, v := range headers {
+		if !isToken(k) || strings.ContainsAny(v, "\r\n\x00") || forbiddenHeaders[http.CanonicalHeaderKey(k)] {
+			return false
+		}
+	}
+	return true
+}
 
 func isToken(s string) bool {
 	for _, c := range []byte(s) {
@@ -318,25 +335,4 @@ func contentLocation(u *url.URL) string {
 		return u.EscapedPath()
 	}
 	return u.EscapedPath() + "?" + q.Encode()
-}
-
-// root answers the paths of the schema as a minimal OpenAPI document.
-func (s *Server) root(r *request, snap *schema.Snapshot) (*answer, error) {
-	a := s.base(r)
-	if r.method == http.MethodOptions {
-		a.status, a.allow, a.length = http.StatusOK, "OPTIONS,GET,HEAD", true
-		return a, nil
-	}
-	paths := map[string]any{}
-	snap.Relations(r.schema, func(rel *schema.Relation) {
-		paths["/"+rel.Name] = map[string]any{"get": map[string]any{"tags": []string{rel.Name}, "responses": map[string]any{"200": map[string]string{"description": "OK"}}}}
-	})
-	text, err := json.Marshal(map[string]any{
-		"swagger": "2.0", "info": map[string]string{"title": "standard public schema", "version": "1", "description": "Served by Sluice"}, "paths": paths,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("write OpenAPI document: %w", err)
-	}
-	a.status, a.contentType, a.body = http.StatusOK, "application/openapi+json; charset=utf-8", text
-	return a, nil
 }

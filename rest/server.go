@@ -1,12 +1,16 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/pg"
@@ -23,10 +27,26 @@ type Config struct {
 	Schemas []string
 	// ExtraSearchPath follows the schema in the search_path.
 	ExtraSearchPath []string
+	// Aggregates allows aggregate functions in select. This, MaxRows and the next
+	// three can be overridden in the database: ALTER ROLE authenticator SET
+	// pgrst.db_aggregates_enabled, db_max_rows, db_plan_enabled, db_tx_end,
+	// db_pre_request.
+	Aggregates bool
+	// Plans answers media type application/vnd.pgrst.plan with the plan of the
+	// query. Not for production: a plan tells of what the role may not see.
+	Plans bool
+	// TxEnd is commit, commit-allow-override, rollback or rollback-allow-override.
+	// The latter of each let Prefer: tx decide. Default commit.
+	TxEnd string
+	// PreRequest is a function without arguments, schema.name, called in every
+	// transaction before the query.
+	PreRequest string
 	// MaxRows bounds the rows of one answer; 0 is no bound.
 	MaxRows int
 	// BodyLimit bounds a body in bytes. Default 50 MiB.
 	BodyLimit int64
+	// AcquireTimeout bounds the wait for a connection. Default 10 s.
+	AcquireTimeout time.Duration
 	// Logger is required.
 	Logger *slog.Logger
 }
@@ -42,8 +62,17 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Pool == nil || cfg.Schema == nil || cfg.Logger == nil || len(cfg.Schemas) == 0 {
 		return nil, errors.New("rest needs Pool, Schema, Schemas and Logger")
 	}
+	if cfg.TxEnd == "" {
+		cfg.TxEnd = "commit"
+	}
+	if !slices.Contains(txEnds, cfg.TxEnd) {
+		return nil, fmt.Errorf("TxEnd %q: %w", cfg.TxEnd, sluice.ErrInvalid)
+	}
 	if cfg.BodyLimit == 0 {
 		cfg.BodyLimit = 50 << 20
+	}
+	if cfg.AcquireTimeout == 0 {
+		cfg.AcquireTimeout = 10 * time.Second
 	}
 	return &Server{cfg, cfg.Logger}, nil
 }
@@ -54,6 +83,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	if !ok {
 		id.Claims = sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}
 	}
+	id.Claims.JSON = withRole(id.Claims)
 	a, err := s.serve(h, id)
 	if err != nil {
 		s.answerError(w, h, asError(err, id.Claims.Subject == "" && id.Claims.Role == "anon"))
@@ -62,68 +92,98 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 	a.write(w, h)
 }
 
-// serve runs everything up to the answer. What comes before the plan is pure;
-// nothing before the statement takes a connection.
+// withRole fills the role in that a token without one acts as.
+func withRole(c sluice.Claims) json.RawMessage {
+	var claims struct{ Role json.RawMessage }
+	if c.Role != "anon" || json.Unmarshal(c.JSON, &claims) != nil || claims.Role != nil {
+		return c.JSON
+	}
+	head := bytes.TrimRight(bytes.TrimSuffix(bytes.TrimSpace(c.JSON), []byte("}")), " \t\r\n")
+	sep := ","
+	if bytes.HasSuffix(head, []byte("{")) {
+		sep = ""
+	}
+	return slices.Concat(head, []byte(sep+`"role":"anon"}`))
+}
+
+// serve runs everything up to the answer.
 func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 	if id.BearerErr != nil {
-		return nil, fromToken(id.BearerErr)
+		return nil, fromToken(id.BearerErr, id.Bearer)
 	}
+	r, p, err := s.prepare(h)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.empty != nil:
+		return p.empty, nil
+	}
+	return s.run(h, id, r, p)
+}
+
+// prepare parses a request and plans it. Nothing here takes a connection.
+func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	r, err := s.parse(h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	snap := s.cfg.Schema.Snapshot()
 	if snap == nil {
-		return nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
+		return nil, nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	}
-	if r.name == "" {
-		return s.root(r, snap)
-	}
-	if r.method == http.MethodPost || r.method == http.MethodPatch {
-		if r.body, err = s.readBody(h); err != nil {
-			return nil, err
+	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch || r.method == http.MethodPut) {
+		if r.body, err = s.readBody(h, r); err != nil {
+			return nil, nil, err
 		}
 	}
-	p, err := s.plan(r, snap)
+	opt := s.optionsOf(snap)
+	rollback := opt.rollsBack(&r.prefer)
+	if r.media.plan != nil && !opt.plans {
+		return nil, nil, noMedia(r.media.accept)
+	}
+	p, err := s.plan(r, snap, &opt)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if r.method == http.MethodOptions {
-		return &answer{status: http.StatusOK, allow: p.allow(), length: true}, nil
+	p.snapshot, p.pre = snap, opt.preRequest
+	if rollback {
+		p.rollback, p.immediate = true, !p.readOnly
 	}
-	if p.empty != nil {
-		return p.empty, nil
-	}
-	return s.run(h, id, r, p, snap)
+	return r, p, nil
 }
 
 // run executes the plan as the user.
-func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, snap *schema.Snapshot) (*answer, error) {
-	settings, ok := snap.Roles[id.Claims.Role]
+func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
+	settings, ok := p.snapshot.Roles[id.Claims.Role]
 	if !ok {
 		return nil, &Error{
 			Status: http.StatusUnauthorized, Code: "22023", Message: fmt.Sprintf("role %q does not exist", id.Claims.Role),
 			Details: "The role of the token is not one that the login may act as.", Hint: fmt.Sprintf("grant %s to authenticator;", id.Claims.Role), Challenge: "Bearer",
 		}
 	}
-	opt := pg.AsOptions{ReadOnly: p.readOnly, Settings: s.settings(h, r, settings, p)}
-	st := p.query.statement()
-	statements := []pg.Statement{st, {SQL: "select nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')"}}
+	opt := pg.AsOptions{ReadOnly: p.readOnly, Rollback: p.rollback, AcquireTimeout: s.cfg.AcquireTimeout, Settings: s.settings(h, r, settings, p)}
 	var check func([]pg.Result) error
-	if p.veto != nil {
+	if p.veto != nil && r.media.plan == nil {
 		check = func(res []pg.Result) error {
-			c, err := readCounts(res[0])
+			c, err := readCounts(p.skip(res)[0])
 			if err != nil {
 				return err
 			}
 			return p.veto(c)
 		}
 	}
-	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, statements, check)
+	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, p.statements(), check)
 	if err != nil {
 		return nil, err
 	}
-	c, err := readCounts(res[0])
+	res = p.skip(res)
+	if p.describe != nil {
+		return p.describe(res[0])
+	}
+	if r.media.plan != nil {
+		return s.planAnswer(r, res[0]), nil
+	}
+	c, err := p.counts(r, res)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +191,7 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan, s
 	if err != nil {
 		return nil, err
 	}
-	return a, a.override(res[1])
+	return a, a.override(p.controls(res))
 }
 
 // settings are what SQL can see of the request (spec rest 1.6).
@@ -169,7 +229,7 @@ func (s *Server) settings(h *http.Request, r *request, role []schema.Setting, p 
 }
 
 func jsonText(m map[string]string) string {
-	b, err := json.Marshal(m)
+	b, err := marshal(m)
 	if err != nil { // strings
 		return "{}"
 	}
@@ -184,6 +244,12 @@ func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
 	hd := w.Header()
 	hd.Set("Content-Type", "application/json; charset=utf-8")
 	hd.Set("Proxy-Status", "PostgREST; error="+e.Code)
+	if e.contentRange != "" {
+		hd.Set("Content-Range", e.contentRange)
+	}
+	for k, v := range e.headers {
+		hd.Set(k, v)
+	}
 	if e.Challenge != "" {
 		hd.Set("WWW-Authenticate", e.Challenge)
 	}
@@ -194,11 +260,12 @@ func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
 		hd.Set(sluice.HeaderRefusedBy, "rest")
 		hd.Set(sluice.HeaderCode, e.refusalCode())
 	}
-	body := e.body()
 	if h.Method == http.MethodHead {
 		w.WriteHeader(e.Status)
 		return
 	}
+	body := e.body()
+	hd.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }

@@ -27,6 +27,18 @@ var functionsSQL string
 //go:embed sql/roles.sql
 var rolesSQL string
 
+//go:embed sql/settings.sql
+var settingsSQL string
+
+//go:embed sql/foreign_keys.sql
+var foreignKeysSQL string
+
+//go:embed sql/views.sql
+var viewsSQL string
+
+//go:embed sql/primary_keys.sql
+var primaryKeysSQL string
+
 // Config describes a Cache.
 type Config struct {
 	// Admin reads the catalog. Required.
@@ -88,8 +100,9 @@ func (c *Cache) Reload(ctx context.Context, seen uint64) error {
 	return nil
 }
 
-// Run loads the catalog and again whenever `NOTIFY pgrst, 'reload schema'` says
-// so, until ctx ends.
+// Run loads the catalog and again whenever NOTIFY pgrst says so, with the payload
+// reload schema, reload config or none, until ctx ends. A connection that is lost
+// is made again, and what it missed loaded.
 func (c *Cache) Run(ctx context.Context) error {
 	var wait backoff.Backoff
 	for {
@@ -97,16 +110,16 @@ func (c *Cache) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.cfg.Logger.Warn("listening for schema changes was interrupted, trying again", sluice.LogError, err)
+		c.cfg.Logger.Warn("following the schema was interrupted, the last one known stays in force; trying again", sluice.LogError, err)
 		if wait.Wait(ctx) != nil {
 			return nil
 		}
 	}
 }
 
-// settle is how long a burst of notifications, such as a migration's, may go on
-// before it is read as one.
-const settle = 20 * time.Millisecond
+// settle is the time between two loads: the first notification of a burst, such
+// as a migration's, is followed at once, the others together.
+const settle = 100 * time.Millisecond
 
 func (c *Cache) listen(ctx context.Context, up func()) error {
 	conn, err := c.cfg.Admin.Acquire(ctx)
@@ -123,50 +136,65 @@ func (c *Cache) listen(ctx context.Context, up func()) error {
 	if _, err := raw.Exec(ctx, "listen pgrst"); err != nil {
 		return pg.Wrap(err, "listen")
 	}
-	up()
 	for {
-		c.reload(ctx)
-		n, err := raw.WaitForNotification(ctx)
-		if err != nil {
+		// What is notified while this loads is waiting when it has ended.
+		if err := c.reload(ctx); err != nil {
+			return err
+		}
+		up()
+		next := time.Now().Add(settle)
+		if err := await(ctx, raw); err != nil {
 			return pg.Wrap(err, "wait for notification")
 		}
-		for quiet := n != nil; quiet; {
-			more, cancel := context.WithTimeout(ctx, settle)
-			_, err = raw.WaitForNotification(more)
-			cancel()
-			quiet = err == nil
+		burst, cancel := context.WithDeadline(ctx, next)
+		for err == nil {
+			err = await(burst, raw)
 		}
+		cancel()
 		if raw.IsClosed() {
 			return pg.Wrap(err, "wait for notification")
+		}
+		err = nil
+	}
+}
+
+// await returns at the next notification that asks for a load.
+func await(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		switch n.Payload {
+		case "", "reload schema", "reload config":
+			return nil
 		}
 	}
 }
 
-// reload is Reload whatever the version, with the failure logged: the old
-// snapshot stays in force.
-func (c *Cache) reload(ctx context.Context) {
+// reload is Reload whatever the version. When it fails, the old snapshot stays in
+// force.
+func (c *Cache) reload(ctx context.Context) error {
 	seen := uint64(0)
 	if s := c.snap.Load(); s != nil {
 		seen = s.Version
 	}
 	start := time.Now()
 	if err := c.Reload(ctx, seen); err != nil {
-		if ctx.Err() == nil {
-			c.cfg.Logger.Error("schema cache was not reloaded, the old one stays in force", sluice.LogError, err)
-		}
-		return
+		return err
 	}
 	c.cfg.Logger.Info("schema cache loaded", "took", time.Since(start).Round(time.Millisecond))
+	return nil
 }
 
 func (c *Cache) load(ctx context.Context) (*Snapshot, error) {
-	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, Roles: map[string][]Setting{}}
+	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, relationships: map[*Relation][]*Relationship{}, Roles: map[string][]Setting{}, Settings: map[string]string{}}
 	err := pgx.BeginTxFunc(ctx, c.cfg.Admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Names in expressions and types are to be qualified.
 		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRoles} {
+		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRelationships, c.loadRoles, c.loadSettings} {
 			if err := read(ctx, tx, s); err != nil {
 				return err
 			}
@@ -197,7 +225,7 @@ func (c *Cache) loadRelations(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		var kind string
 		var columns, pk []byte
 		var can int
-		if err := rows.Scan(&r.Schema, &r.Name, &kind, &columns, &pk, &can); err != nil {
+		if err := rows.Scan(&r.Schema, &r.Name, &r.oid, &r.rowType, &kind, &columns, &pk, &can); err != nil {
 			return err
 		}
 		if err := errors.Join(json.Unmarshal(columns, &r.Columns), json.Unmarshal(pk, &r.PrimaryKey)); err != nil {
@@ -223,7 +251,7 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		f := &Function{}
 		var volatility string
 		var args, settings []byte
-		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Variadic, &args, &settings); err != nil {
+		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Anonymous, &f.returns, &f.oneRow, &f.Variadic, &args, &settings); err != nil {
 			return err
 		}
 		if err := json.Unmarshal(args, &f.Args); err != nil {
@@ -241,10 +269,24 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 	return rows.Err()
 }
 
-// callable leaves out functions with unnamed arguments, but for a single one.
+// Types of a single unnamed argument that takes the body of a request.
+const (
+	OIDJSON  = 114
+	OIDJSONB = 3802
+	OIDText  = 25
+	OIDXML   = 142
+	OIDBytea = 17
+)
+
+// callable leaves out functions with unnamed arguments, but for a single one
+// that can take a body.
 func callable(f *Function) bool {
-	if len(f.Args) == 1 {
-		return true
+	if len(f.Args) == 1 && f.Args[0].Name == "" {
+		switch f.Args[0].OID {
+		case OIDJSON, OIDJSONB, OIDText, OIDXML, OIDBytea:
+			return true
+		}
+		return false
 	}
 	for _, a := range f.Args {
 		if a.Name == "" {
@@ -271,6 +313,19 @@ func (c *Cache) loadRoles(ctx context.Context, tx pgx.Tx, s *Snapshot) error {
 		}
 	}
 	return rows.Err()
+}
+
+func (c *Cache) loadSettings(ctx context.Context, tx pgx.Tx, s *Snapshot) error {
+	rows, err := tx.Query(ctx, settingsSQL, c.cfg.Login)
+	if err != nil {
+		return err
+	}
+	var name, value string
+	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error {
+		s.Settings[name] = value
+		return nil
+	})
+	return err
 }
 
 // unsafeSettings would undermine the gateway when copied from a role.

@@ -8,8 +8,12 @@ type Snapshot struct {
 	Version   uint64
 	relations map[key]*Relation
 	functions map[key][]*Function
+	// relationships by their source.
+	relationships map[*Relation][]*Relationship
 	// Roles that the login may become, with their settings.
 	Roles map[string][]Setting
+	// Settings are the login's own pgrst.*, without the prefix.
+	Settings map[string]string
 }
 
 type key struct{ schema, name string }
@@ -27,7 +31,11 @@ type Relation struct {
 	// or by INSTEAD OF triggers.
 	Insertable, Updatable, Deletable bool
 	byName                           map[string]int
+	oid, rowType                     uint32
 }
+
+// IsView reports whether r is a view or a materialized view.
+func (r *Relation) IsView() bool { return r.Kind == 'v' || r.Kind == 'm' }
 
 // Column is a column of a Relation.
 type Column struct {
@@ -37,9 +45,10 @@ type Column struct {
 	Base      uint32  `json:"base"`     // of a domain, else OID
 	Category  string  `json:"category"` // pg_type.typcategory
 	Nullable  bool    `json:"null"`
-	Default   *string `json:"default"` // by pg_get_expr
+	Default   *string `json:"default"` // its own or its domain's, as an expression
 	Identity  string  `json:"identity"`
 	Generated string  `json:"generated"`
+	Number    int16   `json:"number"` // pg_attribute.attnum
 }
 
 // Column returns the column of that name, or nil.
@@ -58,9 +67,15 @@ type Function struct {
 	ReturnsVoid  bool
 	// ReturnsRow: rows with columns, not single values.
 	ReturnsRow bool
-	Variadic   bool
-	Args       []Arg
-	Settings   []Setting
+	// Anonymous: the rows' columns are not known before the call.
+	Anonymous bool
+	// Returns is the exposed relation whose rows are returned, or nil.
+	Returns  *Relation
+	Variadic bool
+	Args     []Arg
+	Settings []Setting
+	returns  uint32 // type, below a domain
+	oneRow   bool   // a set of at most one row, by its own word (ROWS 1)
 }
 
 // Arg is an input argument.
@@ -80,30 +95,52 @@ func (s *Snapshot) Functions(schema, name string) []*Function { return s.functio
 // NearestRelation returns the name in schema that is most like name, when it is
 // like enough to be meant: a similarity of 0.75.
 func (s *Snapshot) NearestRelation(schema, name string) string {
-	best, score := "", 0.75
+	var best nearest
 	for k := range s.relations {
-		if k.schema != schema {
-			continue
-		}
-		if v := similarity(k.name, name); v > score || v == score && (best == "" || k.name < best) {
-			best, score = k.name, v
+		if k.schema == schema {
+			best.offer(k.name, name)
 		}
 	}
-	return best
+	return best.name
 }
 
 // NearestFunction is NearestRelation for functions.
 func (s *Snapshot) NearestFunction(schema, name string) string {
-	best, score := "", 0.75
+	var best nearest
 	for k := range s.functions {
-		if k.schema != schema {
-			continue
-		}
-		if v := similarity(k.name, name); v > score || v == score && (best == "" || k.name < best) {
-			best, score = k.name, v
+		if k.schema == schema {
+			best.offer(k.name, name)
 		}
 	}
-	return best
+	return best.name
+}
+
+// nearest keeps the best of the names that it was offered: the most alike, among
+// equals the one that shares the case, then the first by name.
+type nearest struct {
+	name         string
+	score, exact float64
+}
+
+func (n *nearest) offer(name, to string) {
+	score := Similarity(name, to)
+	if score < 0.75 || score < n.score {
+		return
+	}
+	exact := likeness([]rune(name), []rune(to))
+	if n.name == "" || score > n.score || exact > n.exact || exact == n.exact && name < n.name {
+		*n = nearest{name, score, exact}
+	}
+}
+
+// FunctionNames calls fn for every name of a function in a schema, with its
+// overloads, in no order.
+func (s *Snapshot) FunctionNames(schema string, fn func(name string, overloads []*Function)) {
+	for k, list := range s.functions {
+		if k.schema == schema {
+			fn(k.name, list)
+		}
+	}
 }
 
 // Relations calls fn for every relation of a schema, in no order.
@@ -115,28 +152,32 @@ func (s *Snapshot) Relations(schema string, fn func(*Relation)) {
 	}
 }
 
-// similarity is 1 minus the edit distance in relation to the longer name.
-func similarity(a, b string) float64 {
-	ra, rb := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
-	longest := max(len(ra), len(rb))
+// Similarity tells how much one name is like another, whatever their case, from
+// 0 to 1: 1 minus the edit distance in relation to the longer name.
+func Similarity(a, b string) float64 {
+	return likeness([]rune(strings.ToLower(a)), []rune(strings.ToLower(b)))
+}
+
+func likeness(a, b []rune) float64 {
+	longest := max(len(a), len(b))
 	if longest == 0 || longest > 256 {
 		return 0
 	}
-	row := make([]int, len(rb)+1)
+	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
-	for i := range ra {
+	for i := range a {
 		diag := row[0]
 		row[0] = i + 1
-		for j := range rb {
+		for j := range b {
 			cost := diag
-			if ra[i] != rb[j] {
+			if a[i] != b[j] {
 				cost++
 			}
 			diag = row[j+1]
 			row[j+1] = min(cost, row[j]+1, diag+1)
 		}
 	}
-	return 1 - float64(row[len(rb)])/float64(longest)
+	return 1 - float64(row[len(b)])/float64(longest)
 }

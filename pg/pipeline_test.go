@@ -1,0 +1,241 @@
+package pg_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/internal/pgtest"
+	"github.com/sluice-dev/sluice/pg"
+)
+
+// first runs a statement and returns its first value.
+func first(t *testing.T, p *pg.Pool, id sluice.Claims, opt pg.AsOptions, sql string, args ...string) (string, error) {
+	t.Helper()
+	st := pg.Statement{SQL: sql}
+	for _, a := range args {
+		st.Args = append(st.Args, []byte(a))
+	}
+	res, err := p.Pipeline(t.Context(), id, opt, []pg.Statement{st}, nil)
+	if err != nil {
+		return "", err
+	}
+	if len(res) != 1 {
+		t.Fatalf("%d results", len(res))
+	}
+	if len(res[0].Rows) == 0 {
+		return "", nil
+	}
+	return string(res[0].Rows[0][0]), nil
+}
+
+func TestPipelineRunsAsTheUserAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create function public.leave() returns text language plpgsql as $$
+begin
+  perform set_config('app.left', 'session', false);
+  perform set_config('request.jwt.claims', '{"role":"service_role"}', false);
+  perform set_config('statement_timeout', '77s', false);
+  perform pg_advisory_lock(42);
+  execute 'set role service_role';
+  return 'left';
+end $$;`)
+	p := onePool(t, db, "authenticator")
+	const locks = "select count(*)::text from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
+	before := ask(t, p, who)
+	pid := ask(t, p, "select pg_backend_pid()::text")
+	for _, opt := range []pg.AsOptions{{}, {ReadOnly: true}, {ReadOnly: true, Rollback: true}, {Rollback: true}} {
+		for range 4 { // the later ones are prepared
+			if got, err := first(t, p, user(alice), opt, "select current_user || auth.uid()::text || public.leave()"); err != nil || got != "authenticated"+alice+"left" {
+				t.Errorf("%+v: %s %v", opt, got, err)
+			}
+			if after := ask(t, p, who); after != before {
+				t.Errorf("%+v: the connection changed:\n%s\n%s", opt, before, after)
+			}
+			if n := ask(t, p, locks); n != "0" {
+				t.Errorf("%+v: %s advisory locks stayed", opt, n)
+			}
+		}
+	}
+	if _, err := first(t, p, user(alice), pg.AsOptions{}, "select 1 / 0"); pg.SQLState(err) != "22012" {
+		t.Errorf("error %v", err)
+	}
+	if after := ask(t, p, who); after != before {
+		t.Errorf("after an error: %s", after)
+	}
+	if now := ask(t, p, "select pg_backend_pid()::text"); now != pid {
+		t.Error("the connection was not kept")
+	}
+}
+
+func TestPipelineCheckDecides(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create table public.t (a int primary key, up int references public.t deferrable initially deferred);
+grant all on public.t to authenticated;`)
+	p := onePool(t, db, "authenticator")
+	insert := []pg.Statement{{SQL: "insert into public.t values ($1, $2) returning a", Args: [][]byte{[]byte("1"), nil}}}
+	no := errors.New("no")
+	if _, err := p.Pipeline(t.Context(), user(alice), pg.AsOptions{}, insert, func([]pg.Result) error { return no }); !errors.Is(err, no) {
+		t.Errorf("veto: %v", err)
+	}
+	if n := ask(t, db.Pool("supabase_admin"), "select count(*)::text from public.t"); n != "0" {
+		t.Errorf("%s rows in spite of the veto", n)
+	}
+	res, err := p.Pipeline(t.Context(), user(alice), pg.AsOptions{}, insert, func(res []pg.Result) error {
+		if len(res) != 1 || string(res[0].Rows[0][0]) != "1" {
+			t.Errorf("results %v", res)
+		}
+		return nil
+	})
+	if err != nil || len(res) != 1 {
+		t.Errorf("%v %v", res, err)
+	}
+	bad := []pg.Statement{{SQL: "insert into public.t values ($1, $2) returning a", Args: [][]byte{[]byte("2"), []byte("99")}}}
+	for _, check := range []func([]pg.Result) error{nil, func([]pg.Result) error { return nil }} {
+		if _, err := p.Pipeline(t.Context(), user(alice), pg.AsOptions{}, bad, check); pg.SQLState(err) != "23503" {
+			t.Errorf("a deferred constraint: %v", err)
+		}
+	}
+	if n := ask(t, db.Pool("supabase_admin"), "select count(*)::text from public.t"); n != "1" {
+		t.Errorf("%s rows", n)
+	}
+}
+
+// What was prepared may be gone, or of other types: the transaction is run once
+// more, and nothing of the first try stays.
+func TestPipelinePreparesAgain(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create table public.t (a int, b text);
+insert into public.t values (1, 'x');
+create table public.log (n int);
+grant all on public.t, public.log to authenticated;
+create function public.forget() returns text language plpgsql as $$ begin execute 'deallocate all'; return 'forgotten'; end $$;`)
+	p := onePool(t, db, "authenticator")
+	const q = "select b from public.t where a = $1"
+	for i := range 3 {
+		if got, err := first(t, p, user(alice), pg.AsOptions{ReadOnly: true}, q, "1"); err != nil || got != "x" {
+			t.Fatalf("use %d: %s %v", i, got, err)
+		}
+	}
+	if n := ask(t, p, "select count(*)::text from pg_prepared_statements where statement = '"+q+"'"); n != "1" {
+		t.Errorf("prepared %s times", n)
+	}
+	db.Exec("alter table public.t alter a type text using 'a' || a, alter b type int using 7")
+	if got, err := first(t, p, user(alice), pg.AsOptions{ReadOnly: true}, q, "a1"); err != nil || got != "7" {
+		t.Errorf("after the types changed: %s %v", got, err)
+	}
+	for i := range 3 {
+		if got, err := first(t, p, user(alice), pg.AsOptions{}, "select public.forget()"); err != nil || got != "forgotten" {
+			t.Errorf("forget %d: %s %v", i, got, err)
+		}
+		if _, err := first(t, p, user(alice), pg.AsOptions{}, "insert into public.log values ($1) returning n", fmt.Sprint(i)); err != nil {
+			t.Errorf("insert %d: %v", i, err)
+		}
+	}
+	if n := ask(t, db.Pool("supabase_admin"), "select string_agg(n::text, ',' order by n) from public.log"); n != "0,1,2" {
+		t.Errorf("rows %s", n)
+	}
+	// A mistake of the caller's stays one.
+	for range 3 {
+		if _, err := first(t, p, user(alice), pg.AsOptions{}, "select $1::int", "x"); pg.SQLState(err) != "22P02" {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// Roles do not share a prepared statement, and what is not used makes room.
+func TestPipelineBoundsPreparedStatements(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	p := onePool(t, db, "authenticator")
+	const q = "select current_user || $1::text"
+	for range 3 {
+		for _, role := range []string{"anon", "authenticated"} {
+			if got, err := first(t, p, sluice.Claims{Role: role}, pg.AsOptions{ReadOnly: true}, q, "!"); err != nil || got != role+"!" {
+				t.Fatalf("%s: %s %v", role, got, err)
+			}
+		}
+	}
+	if n := ask(t, p, "select count(*)::text from pg_prepared_statements where statement = '"+q+"'"); n != "2" {
+		t.Errorf("prepared %s times for two roles", n)
+	}
+	for i := range 700 {
+		for range 2 {
+			if _, err := first(t, p, user(alice), pg.AsOptions{ReadOnly: true, Rollback: true}, fmt.Sprintf("select %d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var n int
+	if err := p.QueryRow(t.Context(), "select count(*) from pg_prepared_statements where name ~ '^s[0-9]+$'").Scan(&n); err != nil || n > 512 || n < 400 {
+		t.Errorf("%d prepared statements, %v", n, err)
+	}
+}
+
+func TestPipelineWaitsForAConnectionOnlySoLong(t *testing.T) {
+	t.Parallel()
+	p := onePool(t, pgtest.New(t), "authenticator")
+	c, err := p.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := first(t, p, user(alice), pg.AsOptions{AcquireTimeout: time.Millisecond}, "select 1"); !errors.Is(err, sluice.ErrTimeout) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestPipelineCancelled(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	p := onePool(t, db, "authenticator")
+	before := ask(t, p, who)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := p.Pipeline(ctx, user(alice), pg.AsOptions{}, []pg.Statement{{SQL: "select pg_sleep(60)"}}, nil)
+		done <- err
+	}()
+	admin := db.Pool("supabase_admin")
+	for ask(t, admin, "select count(*)::text from pg_stat_activity where query like '%pg_sleep(60)%' and state = 'active' and pid <> pg_backend_pid()") == "0" {
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if after := ask(t, p, who); after != before {
+		t.Errorf("after cancellation: %s", after)
+	}
+	for ask(t, admin, "select count(*)::text from pg_stat_activity where query like '%pg_sleep(60)%' and state = 'active' and pid <> pg_backend_pid()") != "0" {
+	}
+}
+
+func TestPipelineConcurrently(t *testing.T) {
+	t.Parallel()
+	p := pgtest.New(t).Pool("authenticator")
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			sub := fmt.Sprintf("00000000-0000-4000-8000-%012d", g)
+			for range 50 {
+				got, err := first(t, p, user(sub), pg.AsOptions{ReadOnly: true, Rollback: true}, "select auth.uid()::text || $1", strings.Repeat("x", g))
+				if err != nil || got != sub+strings.Repeat("x", g) {
+					t.Errorf("user %s: %s %v", sub, got, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,163 @@
+package rest_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sluice-dev/sluice/rest"
+	"github.com/sluice-dev/sluice/schema"
+)
+
+// parser is a Server that parses and has no database.
+func parser(t testing.TB) *rest.Server {
+	t.Helper()
+	s, err := rest.New(rest.Config{Pool: noPool, Schema: new(schema.Cache), Schemas: []string{"public"}, Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// parse returns the error of a request, which is the client's fault if any.
+func parse(t *testing.T, s *rest.Server, r *http.Request) error {
+	err := s.Parse(r)
+	if err != nil {
+		if status := rest.Status(err); status < 400 || status >= 500 {
+			t.Fatalf("status %d of %v", status, err)
+		}
+	}
+	return err
+}
+
+func FuzzQuery(f *testing.F) {
+	for _, q := range []string{
+		"", "select=*", "select=id, name ,x:a->b->>c::text,...t(*),u!h!inner(id,v(w))", "select=count(),a.sum()::text,b::int.avg()", "order=a.desc.nullslast,b(c->d)", "id=eq.1&id=not.in.(1,\"2,3\")",
+		"or=(a.eq.1,and(b.lt.2,not.or(c.is.null,d.in.(x))))", "a.b.or=(c.cs.{1,2})", "t.limit=1&t.offset=2&t.order=x", "limit=1&offset=-2", `"a.b"=like(any).{x,y}`, "a=fts(english).b", "columns=\"a\",b&on_conflict=c",
+		"select=data->>--34", "or=()", "a=%zz", "%00=1", "select=((((((((", "or=" + strings.Repeat("(and", 100), "select=" + strings.Repeat("a(", 40), strings.Repeat("a=eq.1&", 1200), "select=" + strings.Repeat("a,", 2000),
+	} {
+		f.Add(q)
+	}
+	s := parser(f)
+	f.Fuzz(func(t *testing.T, query string) {
+		r := httptest.NewRequest("GET", "/t", nil)
+		r.URL.RawQuery = query
+		_ = parse(t, s, r)
+		r = httptest.NewRequest("GET", "/rpc/f", nil)
+		r.URL.RawQuery = query
+		_ = parse(t, s, r)
+	})
+}
+
+func FuzzHeaders(f *testing.F) {
+	f.Add("count=exact, return=representation", "text/csv;q=0.5, application/json", "0-9")
+	f.Add("handling=strict, foo", "application/vnd.pgrst.object+json;nulls=stripped", "5-")
+	f.Add("max-affected=99999999999999999999,timezone=,=,", `a/b;c="d`, "9-1")
+	f.Add(",,,", ";;;,*/*", "bytes=0-1")
+	s := parser(f)
+	f.Fuzz(func(t *testing.T, prefer, accept, rng string) {
+		r := httptest.NewRequest("GET", "/t", nil)
+		r.Header = http.Header{"Prefer": {prefer}, "Accept": {accept}, "Range": {rng}}
+		_ = parse(t, s, r)
+	})
+}
+
+func FuzzPath(f *testing.F) {
+	for _, p := range []string{"/", "/t", "/rpc/f", "/a/b/c", "/%2f", "/ü", "/rpc/", "//t", "/a%00b"} {
+		f.Add("GET", p)
+	}
+	s := parser(f)
+	f.Fuzz(func(t *testing.T, method, path string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Method, r.URL.Path = method, path
+		_ = parse(t, s, r)
+	})
+}
+
+// A body that is accepted is JSON of objects, with the keys that were found.
+func FuzzPayload(f *testing.F) {
+	for _, b := range []string{`{}`, `[]`, `[{}]`, `{"a":1}`, `[{"a":1},{"a":2}]`, `[{"a":1},{"b":2}]`, `[1]`, `null`, `{"a":{"b":[1,{"c":"\""}]}}`, ` [ ] `, `{"a":1,"a":2}`, `{"\u0061":1}`, `[{"a":1},null]`, "{\"a\":\"\xff\"}", strings.Repeat("[", 20000)} {
+		f.Add([]byte(b), true)
+		f.Add([]byte(b), false)
+	}
+	f.Fuzz(func(t *testing.T, body []byte, ragged bool) {
+		keys, rows, err := rest.ParsePayload(body, ragged)
+		if err != nil {
+			if rest.Status(err) != http.StatusBadRequest {
+				t.Fatalf("status %d of %v", rest.Status(err), err)
+			}
+			return
+		}
+		var list []map[string]any
+		if json.Unmarshal(body, &list) != nil {
+			var one map[string]any
+			if err := json.Unmarshal(body, &one); err != nil {
+				t.Fatalf("accepted %q: %v", body, err)
+			}
+			list = append(list, one)
+		}
+		if len(list) != rows {
+			t.Fatalf("%d rows of %q", rows, body)
+		}
+		for _, o := range list {
+			for k := range o {
+				if !slices.Contains(keys, k) {
+					t.Fatalf("key %q is not among %q", k, keys)
+				}
+			}
+		}
+	})
+}
+
+// What is accepted as CSV is JSON of as many rows as there are lines behind the
+// first.
+func FuzzCSV(f *testing.F) {
+	for _, b := range []string{"", "a", "a\n", "a,b\n1,2\n", "a,b\r\n\"x,y\",NULL\r\n\"NULL\",\"\"\"\"", "a\n\"", "a\n\"x\"y", "a,b\n1", "\n\n", ",\n,", "\"a\"\"\",b\nü,\xff"} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		body, err := rest.ParseCSV(text)
+		if err != nil {
+			if rest.Status(err) != http.StatusBadRequest {
+				t.Fatalf("status %d of %v", rest.Status(err), err)
+			}
+			return
+		}
+		var rows []map[string]*string
+		if err := json.Unmarshal(body, &rows); err != nil {
+			t.Fatalf("%q became %s: %v", text, body, err)
+		}
+	})
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	s := parser(t)
+	for _, q := range []string{
+		"or=" + strings.Repeat("(and", 100) + "(a.eq.1" + strings.Repeat(")", 101), "select=" + strings.Repeat("a(", 40) + "b" + strings.Repeat(")", 40), strings.Repeat("a=eq.1&", 1001),
+		"select=" + strings.Repeat("a,", 1001) + "a", "order=" + strings.Repeat("a,", 1001) + "a", "columns=" + strings.Repeat("a,", 1001) + "a", "select=a" + strings.Repeat("->b", 65),
+		"or=(" + strings.Repeat("a.eq.1,", 1001) + "a.eq.1)", "select=" + strings.Repeat("a(b),", 101) + "a", strings.Repeat("a.", 20) + "b=eq.1",
+	} {
+		r := httptest.NewRequest("GET", "/t", nil)
+		r.URL.RawQuery = q
+		if err := parse(t, s, r); err == nil {
+			t.Errorf("%.40s… is accepted", q)
+		}
+	}
+	if _, _, err := rest.ParsePayload([]byte(strings.Repeat("[", 20000)), false); err == nil {
+		t.Error("a body 20,000 levels deep is accepted")
+	}
+}
+
+// spec: rest:JS-09
+func TestLongRequests(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *rest.Config) { c.BodyLimit = 1000 })
+	long := strings.Repeat("1,", 10000) + "2"
+	s.want(`200 0-1/* [{"id":1}, {"id":2}]`, "GET /items?select=id&order=id&id=in.("+long+")", "")
+	wantError(t, s.do("POST /simple", `{"b":"`+strings.Repeat("x", 1000)+`"}`), http.StatusRequestEntityTooLarge, "BodyTooLarge", "")
+	s.want(`201 */*`, "POST /simple", `{"b":"`+strings.Repeat("x", 900)+`"}`)
+}

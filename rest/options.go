@@ -1,0 +1,73 @@
+package rest
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sluice-dev/sluice/schema"
+)
+
+// options are Config's as the database overrides them, with
+// ALTER ROLE authenticator SET pgrst.db_… (spec rest 1.12).
+type options struct {
+	maxRows    int64 // 0 is no bound
+	aggregates bool
+	plans      bool
+	txEnd      string
+	preRequest string
+}
+
+// optionsOf reads the options in force. A value that makes no sense is as none.
+func (s *Server) optionsOf(snap *schema.Snapshot) options {
+	o := options{
+		maxRows: int64(s.cfg.MaxRows), aggregates: s.cfg.Aggregates, plans: s.cfg.Plans, txEnd: s.cfg.TxEnd, preRequest: s.cfg.PreRequest,
+	}
+	if n, err := strconv.ParseInt(snap.Settings["db_max_rows"], 10, 64); err == nil && n >= 0 {
+		o.maxRows = n
+	}
+	flag := func(name string, into *bool) {
+		if v, ok := snap.Settings[name]; ok {
+			*into = slices.Contains([]string{"true", "on", "yes", "1", "t"}, strings.ToLower(v))
+		}
+	}
+	flag("db_aggregates_enabled", &o.aggregates)
+	flag("db_plan_enabled", &o.plans)
+	if v := snap.Settings["db_tx_end"]; slices.Contains(txEnds, v) {
+		o.txEnd = v
+	}
+	if v, ok := snap.Settings["db_pre_request"]; ok {
+		o.preRequest = v
+	}
+	return o
+}
+
+// txEnds are the values of Config.TxEnd.
+var txEnds = []string{"commit", "commit-allow-override", "rollback", "rollback-allow-override"}
+
+// rollsBack decides how a request's transaction ends, and forgets a preference
+// that may not override it.
+func (o *options) rollsBack(p *prefer) bool {
+	end, override := strings.CutSuffix(o.txEnd, "-allow-override")
+	if !override {
+		p.tx = ""
+	}
+	if p.tx != "" {
+		end = p.tx
+	}
+	return end == "rollback"
+}
+
+// preRequestQuery calls the function that is run before every query.
+func preRequestQuery(name string) *builder {
+	b := &builder{}
+	b.lit("SELECT ")
+	schemaName, function, ok := strings.Cut(name, ".")
+	if ok {
+		b.dotted(schemaName, function)
+	} else {
+		b.ident(name)
+	}
+	b.lit("()")
+	return b
+}
