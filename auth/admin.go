@@ -138,18 +138,21 @@ func (s *Server) checkCreate(r *http.Request, body *adminBody) (newUser, error) 
 		}
 		return n, err
 	}
-	password := newPassword()
-	if body.Password != nil && *body.Password != "" {
+	password := ""
+	if body.Password != nil {
 		password = *body.Password
 	}
 	switch {
-	case body.PasswordHash != "" && body.Password != nil && *body.Password != "":
+	case body.PasswordHash != "" && password != "":
 		return n, errAdminBothSecrets
 	case body.PasswordHash != "":
 		if _, err := checkerOf(body.PasswordHash); err != nil || len(body.PasswordHash) > maxName {
 			return n, errAdminHash.because(err)
 		}
 		n.hash = body.PasswordHash
+		return n, nil
+	case password == "":
+		n.hash = unknownHash()
 		return n, nil
 	case len(password) > maxPassword:
 		return n, errPasswordTooLong

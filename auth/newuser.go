@@ -19,6 +19,7 @@ type newUser struct {
 	hash         string
 	app, meta    metadata
 	anonymous    bool
+	flow         flow // of the client that signs up
 }
 
 // insertUser makes the row as triggers on auth.users expect it: the role comes
@@ -33,6 +34,26 @@ func (s *Server) insertUser(ctx context.Context, tx pg.Tx, n newUser) error {
 		n.role = s.cfg.Aud
 	}
 	return exec(ctx, tx, "user_set_role", n.id, n.role, now)
+}
+
+// createUser makes a user with an address and the identity of it, unconfirmed.
+func (s *Server) createUser(ctx context.Context, tx pg.Tx, n newUser) (*user, error) {
+	n.app = providerMetadata(n.provider)
+	if err := s.insertUser(ctx, tx, n); err != nil {
+		return nil, err
+	}
+	data := identityData(n.id, n.email, false)
+	if err := exec(ctx, tx, "identity_insert", n.id.String(), n.id, data.json(), n.provider, s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	meta := n.meta.merge(data)
+	if err := meta.check(); err != nil {
+		return nil, err
+	}
+	if err := exec(ctx, tx, "user_set_user_metadata", n.id, meta.json(), s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	return loadUser(ctx, tx, n.id)
 }
 
 // confirm takes a user's address as proved.

@@ -63,6 +63,7 @@ type amr struct {
 const (
 	byPassword  = "password"
 	byAnonymous = "anonymous"
+	byOTP       = "otp"
 )
 
 // aalOf derives the assurance level: a second factor among the methods raises it.
@@ -149,8 +150,23 @@ type weakPassword struct {
 // warnTokenSize is where cookies and proxies begin to have trouble with a token.
 const warnTokenSize = 4096
 
-// respond signs the access token and writes the answer.
+// respond writes the answer to a grant.
 func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) error {
+	t, err := s.issue(g)
+	if err != nil {
+		return err
+	}
+	t.WeakPassword = weak
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("sb-auth-user-id", g.user.ID.String())
+	h.Set("sb-auth-session-id", g.session.String())
+	writeJSON(w, http.StatusOK, t)
+	return nil
+}
+
+// issue signs the access token of a grant.
+func (s *Server) issue(g *grant) (*tokenResponse, error) {
 	now := s.cfg.Now()
 	expires := now.Add(s.cfg.JWTExpiry)
 	u := g.user
@@ -171,22 +187,17 @@ func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) er
 		"is_anonymous":  u.IsAnonymous,
 	})
 	if err != nil {
-		return errUnexpected.because(err)
+		return nil, errUnexpected.because(err)
 	}
 	if len(access) > warnTokenSize {
 		s.cfg.Logger.Warn("auth: an access token is large; cookies and proxies may cut it: keep less in user_metadata",
 			"bytes", len(access), "user", u.ID)
 	}
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("sb-auth-user-id", u.ID.String())
-	h.Set("sb-auth-session-id", g.session.String())
-	writeJSON(w, http.StatusOK, tokenResponse{
+	return &tokenResponse{
 		AccessToken: access, TokenType: "bearer",
 		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: expires.Unix(),
-		RefreshToken: g.refreshToken, User: u, WeakPassword: weak,
-	})
-	return nil
+		RefreshToken: g.refreshToken, User: u,
+	}, nil
 }
 
 // sessionValid returns the refusal of a session that has ended by the rules of
@@ -221,11 +232,6 @@ func since(now time.Time, d time.Duration) *time.Time {
 	}
 	t := now.Add(-d)
 	return &t
-}
-
-// newPassword returns a password that nobody knows and that fits every rule.
-func newPassword() string {
-	return rand.Text() + "aA1!" + rand.Text()
 }
 
 // newTokenKey returns a session's key, as its column holds it.
