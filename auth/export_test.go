@@ -39,10 +39,11 @@ func Statements() map[string]string { return maps.Clone(statements) }
 
 // EmailOf, PhoneOf and Wants2024 are the pure readers of what clients send.
 var (
-	EmailOf   = emailOf
-	PhoneOf   = phoneOf
-	Wants2024 = wants2024
-	CheckPKCE = checkPKCE
+	EmailOf     = emailOf
+	PhoneOf     = phoneOf
+	Wants2024   = wants2024
+	CheckPKCE   = checkPKCE
+	UnknownHash = unknownHash
 )
 
 // BcryptCost is the cost of stored passwords.
