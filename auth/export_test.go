@@ -44,6 +44,7 @@ var (
 	Wants2024   = wants2024
 	CheckPKCE   = checkPKCE
 	UnknownHash = unknownHash
+	HashCode    = hashCode
 )
 
 // BcryptCost is the cost of stored passwords.

@@ -215,14 +215,14 @@ func liveTokens(ctx context.Context, tx pg.Tx, id uuid.UUID) (map[purpose]liveTo
 	return out, pg.Wrap(err, "one_time_token_list")
 }
 
-// maxGuesses is how many wrong codes a token survives. Six digits under a limit
+// maxGuesses is the wrong code that ends a token. Six digits under a limit
 // for each address alone could be guessed from many addresses.
 const maxGuesses = 10
 
 // wrongGuess counts a wrong code, on all nodes together, and ends the token when
 // there were too many.
 func (s *Server) wrongGuess(ctx context.Context, tx pg.Tx, id uuid.UUID, t liveToken) error {
-	wait, err := s.take(ctx, tx, "guess:"+strings.TrimPrefix(t.hash, pkcePrefix), s.cfg.CodeExpiry, maxGuesses-1)
+	wait, err := s.take(ctx, tx, "guess:"+strings.TrimPrefix(t.hash, pkcePrefix), s.cfg.CodeExpiry, maxGuesses-2)
 	if err != nil || wait == 0 {
 		return err
 	}

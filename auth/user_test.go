@@ -5,7 +5,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/sluice-dev/sluice/auth"
 )
@@ -105,19 +104,6 @@ func TestCurrentPassword(t *testing.T) {
 		s.Exec("update auth.mfa_amr_claims set authentication_method = $1", method)
 		s.do("PUT", "/user", object{"password": "forgotten " + string(rune('a'+i))}, as(in.access())).ok(200)
 	}
-}
-
-// The part of the rule that needs no mail; codes are not served.
-func TestSecurePasswordChange(t *testing.T) {
-	t.Parallel()
-	s := start(t, func(c *auth.Config) { c.SecurePasswordChange = true; c.JWTExpiry = 100 * time.Hour })
-	in := s.signUp("a@example.com")
-	s.clock.pass(24 * time.Hour)
-	s.do("PUT", "/user", object{"password": "new password 1"}, as(in.access())).ok(200)
-	s.clock.pass(time.Second)
-	s.do("PUT", "/user", object{"password": "new password 2"}, as(in.access())).refused(400, "reauthentication_needed", "Password update requires reauthentication")
-	s.do("PUT", "/user", object{"password": "new password 2", "nonce": "123456"}, as(in.access())).
-		refused(422, "reauthentication_not_valid", "Nonce has expired or is invalid")
 }
 
 // spec: auth:77
