@@ -111,3 +111,36 @@ const DummyHash = dummyHash
 
 // NewTokenWord returns a token of version 1.
 var NewTokenWord = newTokenV1
+
+// Allows reports whether a site and its allow list let a redirect pass.
+func Allows(site string, allowed []string, target string) (bool, error) {
+	rs, err := newRedirects(site, allowed)
+	if err != nil {
+		return false, err
+	}
+	return rs.allow(target), nil
+}
+
+// OpenHost, Landing and OneLine are the pure parts of redirects and mails.
+var (
+	OpenHost = openHost
+	Landing  = landing
+	OneLine  = oneLine
+)
+
+// MatchGlob matches a whole text.
+func MatchGlob(glob, text string) (bool, error) {
+	re, err := compileGlob(glob)
+	return err == nil && re.MatchString(text), err
+}
+
+// Render writes a mail.
+func (s *Server) Render(name string, vars map[string]any) (subject, body string, err error) {
+	return s.templates.render(name, vars)
+}
+
+// Fill executes a template.
+var Fill = fill
+
+// Clean deletes what has ended, once.
+func (s *Server) Clean(ctx context.Context) error { return s.clean(ctx) }

@@ -362,3 +362,12 @@ func same(t testing.TB, what string, got, want any) {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
+
+// decode reads an answer that is an array.
+func (s *stack) decode(r *reply) (list []any) {
+	s.t.Helper()
+	if err := json.Unmarshal([]byte(r.text), &list); err != nil {
+		s.t.Fatalf("%s: %v: %s", r.call, err, r.text)
+	}
+	return list
+}
