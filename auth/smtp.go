@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	netmail "net/mail"
 	"strings"
 	"time"
 
@@ -82,9 +83,10 @@ func (s *SMTP) message(m sluice.Mail) (*mail.Msg, error) {
 		}
 	}
 	msg := mail.NewMsg()
-	if err := msg.FromFormat(s.cfg.SenderName, s.cfg.From); err != nil {
+	if err := msg.From(s.cfg.From); err != nil {
 		return nil, fmt.Errorf("sender: %w", err)
 	}
+	msg.FromMailAddress(&netmail.Address{Name: s.cfg.SenderName, Address: s.cfg.From})
 	if err := msg.To(m.To); err != nil {
 		return nil, fmt.Errorf("recipient: %w", err)
 	}
