@@ -34,12 +34,13 @@ var mayImport = map[string][]string{
 	"policy":            {"root", "pg", "schema"},
 	"changes":           {"root", "pg", "schema", "policy"},
 	"project":           {"root", "pg"},
+	"mailbox":           {"root"},
 	"wal":               {"root", "wal/pgoutput", "pg"},
 	"realtime":          {"root", "realtime/phoenix", "token", "pg"},
 	"examples/chat":     {},
 	"examples/goclient": {},
 	"cmd/sluice": {
-		"root", "auth", "changes", "cluster", "devpg", "gateway", "pg", "policy", "project",
+		"root", "auth", "changes", "cluster", "devpg", "gateway", "mailbox", "pg", "policy", "project",
 		"realtime", "rest", "schema", "token", "wal", "examples/chat",
 	},
 }

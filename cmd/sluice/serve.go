@@ -33,6 +33,9 @@ type serveConfig struct {
 	adminURL, userURL, authURL sluice.Secret
 	api                        net.Listener
 	explain                    bool
+	// mailer delivers what Auth mails; nil is none. templates are its own mails.
+	mailer    auth.Mailer
+	templates map[string]auth.Template
 }
 
 // serve brings the services up in the order in which they depend on one another
@@ -82,9 +85,12 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
-		if gatewayConfig.Auth, err = auth.New(authConfig(cfg, authPool)); err != nil {
+		authServer, err := auth.New(authConfig(cfg, authPool))
+		if err != nil {
 			return err
 		}
+		gatewayConfig.Auth = authServer
+		g.Go(func() error { return authServer.Run(ctx) })
 	}
 	if cfg.project.Realtime.Enabled {
 		gatewayConfig.Realtime = rt
@@ -144,7 +150,20 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		RefreshTokenRotation: a.EnableRefreshTokenRotation,
 		ReuseInterval:        time.Duration(a.RefreshTokenReuseInterval) * time.Second,
 		SessionTimebox:       time.Duration(a.Sessions.Timebox), SessionInactivity: time.Duration(a.Sessions.InactivityTimeout),
+		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
+		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
+		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
+		RateLimits: auth.RateLimits{Email: mailLimit(a)},
 	}
+}
+
+// mailLimit is how many mails an hour Auth sends: without a mail server of its own
+// a project has no limit.
+func mailLimit(a project.Auth) int {
+	if a.Email.SMTP.On() {
+		return a.RateLimit.EmailSent
+	}
+	return 0
 }
 
 // partitionsEvery is how often the daily partitions of realtime.messages are

@@ -50,6 +50,17 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 		return err
 	}
 	defer api.Close() // the gateway's once it runs; closing twice is harmless
+	box, mailListener, err := catchMail(p.Config)
+	if err != nil {
+		return err
+	}
+	if box != nil {
+		defer mailListener.Close()
+	}
+	mailer, err := mailerOf(p.Config, box)
+	if err != nil {
+		return err
+	}
 
 	server, err := devpg.New(devpg.Config{
 		DataDir: f.data(), Port: p.Config.DB.Port, Settings: p.Config.PostgresSettings(),
@@ -88,12 +99,16 @@ func runStack(ctx context.Context, f *folder, o startOptions) error {
 		s.Chat = address
 		g.Go(func() error { return serveHTTP(ctx, l, page) })
 	}
+	if box != nil {
+		g.Go(func() error { return serveHTTP(ctx, mailListener, box) })
+	}
 	say.say("Starting services...")
 	cfg := serveConfig{
 		log: log, project: p.Config, keys: keys, api: api, explain: true,
 		adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
 		userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
 		authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
+		mailer:   mailer, templates: mailTemplates(p),
 	}
 	g.Go(func() error {
 		return serve(ctx, cfg, func() error {
@@ -215,8 +230,16 @@ func projectKeys(p *project.Project) (*token.Keyring, namedKeys, error) {
 func statusVars(c project.Config, n namedKeys) []envVar {
 	api := c.API.ExternalURL
 	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(c.DB.Port)), Path: "/postgres"}
-	const apis, database, keys = "APIs", "Database", "Authentication Keys"
-	out := []envVar{{"api.url", "API_URL", api, apis, "Project URL"}}
+	const tools, apis, database, keys = "Development Tools", "APIs", "Database", "Authentication Keys"
+	var out []envVar
+	if c.Inbucket.Enabled {
+		mail := "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Inbucket.Port))
+		out = append(out,
+			envVar{"mailpit.url", "MAILPIT_URL", mail, tools, "Mailpit"},
+			envVar{"inbucket.url", "INBUCKET_URL", mail, "", ""},
+		)
+	}
+	out = append(out, envVar{"api.url", "API_URL", api, apis, "Project URL"})
 	if c.API.Enabled {
 		out = append(out, envVar{"api.rest_url", "REST_URL", api + "/rest/v1", apis, "REST"})
 	}
