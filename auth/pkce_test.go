@@ -138,7 +138,9 @@ func TestPKCEParametersEverywhere(t *testing.T) {
 	}
 	s.noLetter()
 	for _, c := range []struct{ method, challenge, verifier string }{
-		{"S256", challenge, verifier}, {"s256", challenge, verifier}, {"plain", verifier, verifier},
+		{"S256", challenge, verifier},
+		{"s256", challenge, verifier},
+		{"plain", verifier, verifier},
 		{"PLAIN", strings.Repeat("~", 128), strings.Repeat("~", 128)},
 	} {
 		s.clock.pass(time.Minute)
