@@ -94,6 +94,11 @@ type Config struct {
 	// than 24 h; RequireCurrentPassword asks for the old password.
 	SecurePasswordChange, RequireCurrentPassword bool
 
+	// EnableTOTPEnroll lets users add an authenticator app as second factor,
+	// EnableTOTPVerify sign in with one. MaxFactors of a user, default 10.
+	EnableTOTPEnroll, EnableTOTPVerify bool
+	MaxFactors                         int
+
 	// RefreshTokenVersion is the format of new refresh tokens, 1 or 2; both are
 	// accepted. Default 2, which needs no row for each token.
 	RefreshTokenVersion int
@@ -128,6 +133,7 @@ type RateLimits struct {
 	Token        int // in 5 minutes
 	Verify       int // in 5 minutes
 	Anonymous    int // in an hour
+	MFA          int // in a minute; challenge and verify, each by itself
 	Email        int // in an hour
 }
 
@@ -198,7 +204,7 @@ func (c Config) complete() (Config, error) {
 	if min(c.ReuseInterval, c.SessionTimebox, c.SessionInactivity, c.RequestTimeout, c.MailInterval, c.CodeExpiry) < 0 {
 		mistake("auth: a duration is negative")
 	}
-	if l := c.RateLimits; min(l.SignInSignUp, l.Token, l.Verify, l.Anonymous, l.Email) < 0 {
+	if l := c.RateLimits; min(l.SignInSignUp, l.Token, l.Verify, l.Anonymous, l.MFA, l.Email) < 0 {
 		mistake("auth: a rate limit is negative")
 	}
 	switch {
@@ -206,6 +212,9 @@ func (c Config) complete() (Config, error) {
 		c.CodeLength = 6
 	case c.CodeLength < 6 || c.CodeLength > 10:
 		mistake("auth: CodeLength %d is not between 6 and 10", c.CodeLength)
+	}
+	if c.MaxFactors <= 0 {
+		c.MaxFactors = 10
 	}
 	if c.CodeExpiry == 0 {
 		c.CodeExpiry = defaultExpiry

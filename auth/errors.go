@@ -201,6 +201,18 @@ var (
 	errEnrollWebAuthn  = refuse(422, "mfa_webauthn_enroll_not_enabled", "MFA enroll is disabled for WebAuthn")
 	errFactorID        = refuse(404, "validation_failed", "factor_id must be an UUID")
 	errFactorNotFound  = refuse(404, "mfa_factor_not_found", "Factor not found")
+
+	errFactorName        = refuse(400, "validation_failed", "Friendly name or issuer is too long")
+	errFactorExists      = refuse(422, "mfa_factor_name_conflict", "A factor with the friendly name %q for this user already exists")
+	errTooManyFactors    = refuse(422, "too_many_enrolled_mfa_factors", "Maximum number of verified factors reached, unenroll to continue")
+	errEnrollAAL         = refuse(403, "insufficient_aal", "AAL2 required to enroll a new factor")
+	errUnenrollAAL       = refuse(422, "insufficient_aal", "AAL2 required to unenroll verified factor")
+	errVerifyTOTP        = refuse(422, "mfa_totp_verify_not_enabled", "MFA verification is disabled for TOTP")
+	errFactorCode        = refuse(400, "validation_failed", "Code needs to be non-empty")
+	errTOTPCode          = refuse(422, "mfa_verification_failed", "Invalid TOTP code entered")
+	errChallengeNotFound = refuse(422, "mfa_factor_not_found", "MFA factor with the provided challenge ID not found")
+	errChallengeIP       = refuse(422, "mfa_ip_address_mismatch", "Challenge and verify IP addresses mismatch.")
+	errChallengeExpired  = refuse(422, "mfa_challenge_expired", "MFA challenge %s has expired, verify against another challenge or create a new challenge.")
 )
 
 func refuse(status int, code, message string) *apiError {

@@ -144,3 +144,18 @@ var Fill = fill
 
 // Clean deletes what has ended, once.
 func (s *Server) Clean(ctx context.Context) error { return s.clean(ctx) }
+
+// TOTPAt is the code of a secret at a time.
+func TOTPAt(secret string, at time.Time) string {
+	key, err := base32Plain.DecodeString(secret)
+	if err != nil {
+		panic(err)
+	}
+	return totpAt(key, at.Unix()/30)
+}
+
+// TOTPFits compares a code.
+var TOTPFits = totpFits
+
+// QRSVG draws a QR code.
+var QRSVG = qrSVG

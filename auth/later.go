@@ -38,8 +38,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		return m
 	}
 	return map[string]methods{
-		"/admin/users/{id}/factors":                  {"GET": s.admin(s.adminFactors)},
-		"/admin/users/{id}/factors/{factor}":         adminOff(errNotServed.with("Changing factors"), "PUT", "DELETE"),
 		"/admin/users/{id}/passkeys":                 adminOff(errPasskeyDisabled, "GET"),
 		"/admin/users/{id}/passkeys/{passkey}":       adminOff(errPasskeyDisabled, "DELETE"),
 		"/admin/sso/providers":                       adminOff(errSAMLDisabled, "GET", "POST"),
@@ -52,10 +50,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		"/user/identities/authorize":                 userOff(errManualLinking, "GET"),
 		"/user/identities/{identity}":                userOff(errManualLinking, "DELETE"),
 		"/user/oauth/grants":                         userOff(errOAuthServer, "GET", "DELETE"),
-		"/factors":                                   {"POST": s.enroll},
-		"/factors/{factor}":                          {"DELETE": s.factorOff},
-		"/factors/{factor}/challenge":                {"POST": s.factorOff},
-		"/factors/{factor}/verify":                   {"POST": s.factorOff},
 		"/authorize":                                 {"GET": s.authorize},
 		"/callback":                                  {"GET": s.callback, "POST": s.callback},
 		"/sso":                                       off(errSAMLDisabled, "POST"),
@@ -132,68 +126,4 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	return sendTo(w, r, landing(s.cfg.SiteURL, url.Values{
 		"error": {"invalid_request"}, "error_code": {"bad_oauth_state"}, "error_description": {text},
 	}, nil))
-}
-
-// enroll answers POST /factors with every factor type disabled.
-func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
-	if err != nil {
-		return err
-	}
-	if c.IsAnonymous {
-		return errAnonymousBearer
-	}
-	var body struct {
-		Type string `json:"factor_type"`
-	}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	switch body.Type {
-	case "totp":
-		return errEnrollTOTP
-	case "phone":
-		return errEnrollPhone
-	case "webauthn":
-		return errEnrollWebAuthn
-	}
-	return errFactorType
-}
-
-// factorOff answers for one factor of the caller. Imported users may have one.
-func (s *Server) factorOff(_ http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
-	if err != nil {
-		return err
-	}
-	if c.IsAnonymous {
-		return errAnonymousBearer
-	}
-	id, ok := parseUUID(r.PathValue("factor"))
-	if !ok {
-		return errFactorID
-	}
-	for _, f := range c.Factors {
-		if f.ID == id {
-			return errNotServed.with("Multi-factor authentication")
-		}
-	}
-	return errFactorNotFound
-}
-
-// adminFactors answers GET /admin/users/{id}/factors.
-func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
-	id, ok := parseUUID(r.PathValue("id"))
-	if !ok {
-		return errUserIDForm
-	}
-	u, err := loadUser(r.Context(), s.cfg.Pool, id)
-	if err != nil {
-		return notFound(err)
-	}
-	if u.Factors == nil {
-		u.Factors = []factor{}
-	}
-	writeJSON(w, http.StatusOK, u.Factors)
-	return nil
 }

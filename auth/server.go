@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 )
@@ -26,6 +27,7 @@ type Server struct {
 	mailing   chan struct{} // one for each transaction that waits for a mail server
 
 	signups, updates, otps, magiclinks, recovers, resends, tokens, verifies, anonymous *buckets
+	challenges, factorVerifies                                                         *buckets
 }
 
 // New checks cfg and makes a Server. It does no I/O.
@@ -51,6 +53,9 @@ func New(cfg Config) (*Server, error) {
 		tokens:     newBuckets(cfg.RateLimits.Token, fiveMinutes),
 		verifies:   newBuckets(cfg.RateLimits.Verify, fiveMinutes),
 		anonymous:  newBuckets(cfg.RateLimits.Anonymous, anHour),
+
+		challenges:     newBuckets(cfg.RateLimits.MFA, time.Minute),
+		factorVerifies: newBuckets(cfg.RateLimits.MFA, time.Minute),
 	}
 	if s.redirects, err = newRedirects(cfg.SiteURL, cfg.RedirectURLs); err != nil {
 		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
@@ -124,8 +129,15 @@ func (s *Server) routes() {
 		"/invite":                           {"POST": s.admin(s.invite)},
 		"/admin/generate_link":              {"POST": s.admin(s.generateLink)},
 		"/admin/audit":                      {"GET": s.admin(s.adminAudit)},
-		"/admin/users":                      {"GET": s.admin(s.adminList), "POST": s.admin(s.adminCreate)},
-		"/admin/users/{id}":                 {"GET": s.admin(s.adminGet), "PUT": s.admin(s.adminUpdate), "DELETE": s.admin(s.adminDelete)},
+		"/factors":                          {"POST": s.enroll},
+		"/factors/{factor}":                 {"DELETE": s.unenroll},
+		"/factors/{factor}/challenge":       {"POST": s.challenge},
+		"/factors/{factor}/verify":          {"POST": s.verifyFactor},
+		"/admin/users/{id}/factors":         {"GET": s.admin(s.adminFactors)},
+
+		"/admin/users/{id}/factors/{factor}": {"PUT": s.admin(s.adminFactorUpdate), "DELETE": s.admin(s.adminFactorDelete)},
+		"/admin/users":                       {"GET": s.admin(s.adminList), "POST": s.admin(s.adminCreate)},
+		"/admin/users/{id}":                  {"GET": s.admin(s.adminGet), "PUT": s.admin(s.adminUpdate), "DELETE": s.admin(s.adminDelete)},
 	} {
 		s.handle(pattern, m)
 	}

@@ -64,13 +64,14 @@ const (
 	byPassword  = "password"
 	byAnonymous = "anonymous"
 	byOTP       = "otp"
+	byTOTP      = "totp"
 )
 
 // aalOf derives the assurance level: a second factor among the methods raises it.
 func aalOf(methods []amr) string {
 	for _, m := range methods {
 		switch m.Method {
-		case "totp", "mfa/phone", "mfa/webauthn":
+		case byTOTP, "mfa/phone", "mfa/webauthn":
 			return "aal2"
 		}
 	}

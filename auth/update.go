@@ -143,7 +143,7 @@ func (s *Server) checkUpdate(ctx context.Context, c *caller, body *updateBody) (
 		change.phone = ""
 	}
 	credentials := body.Password != nil || change.email != "" || change.phone != ""
-	if credentials && c.hasVerifiedFactor() && (c.session == nil || c.session.aal == "aal1") {
+	if credentials && c.hasVerifiedFactor() && !c.aal2() {
 		return change, errAAL2Required
 	}
 	if c.IsAnonymous && body.Password != nil && change.email == "" && change.phone == "" && c.Email == "" && c.Phone == "" {

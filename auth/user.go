@@ -59,8 +59,8 @@ type identity struct {
 	Email        string     `json:"email,omitempty"`
 }
 
-// factor is a second factor; enrolling comes with a later issue, but imported
-// users have some.
+// factor is a second factor. Those of type totp are served; imported users may have
+// others.
 type factor struct {
 	ID               uuid.UUID  `json:"id"`
 	CreatedAt        time.Time  `json:"created_at"`

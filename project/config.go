@@ -125,8 +125,9 @@ type Auth struct {
 	Sessions  AuthSessions  `toml:"sessions"`
 	RateLimit AuthRateLimit `toml:"rate_limit"`
 
+	MFA AuthMFA `toml:"mfa"`
+
 	SMS         map[string]any `toml:"sms"`
-	MFA         map[string]any `toml:"mfa"`
 	Hook        map[string]any `toml:"hook"`
 	External    map[string]any `toml:"external"`
 	ThirdParty  map[string]any `toml:"third_party"`
@@ -193,6 +194,20 @@ type AuthRateLimit struct {
 	Web3               int `toml:"web3"`                // in 5 minutes, default 30
 }
 
+// AuthMFA is section [auth.mfa]: second factors.
+type AuthMFA struct {
+	MaxEnrolledFactors int            `toml:"max_enrolled_factors"` // default 10
+	TOTP               AuthFactor     `toml:"totp"`
+	Phone              map[string]any `toml:"phone"`
+	WebAuthn           map[string]any `toml:"web_authn"`
+}
+
+// AuthFactor is one type of second factor.
+type AuthFactor struct {
+	EnrollEnabled bool `toml:"enroll_enabled"`
+	VerifyEnabled bool `toml:"verify_enabled"`
+}
+
 // AuthSessions is section [auth.sessions].
 type AuthSessions struct {
 	Timebox           Duration `toml:"timebox"`
@@ -236,6 +251,7 @@ func defaults() Config {
 			EnableSignup:               true,
 			EnableRefreshTokenRotation: true, RefreshTokenReuseInterval: 10,
 			MinimumPasswordLength: 6,
+			MFA:                   AuthMFA{MaxEnrolledFactors: 10},
 			Email: AuthEmail{
 				EnableSignup: true, DoubleConfirmChanges: true,
 				MaxFrequency: Duration(time.Second), OTPLength: 6, OTPExpiry: 3600,

@@ -372,7 +372,8 @@ func (c *Config) notServed() []Warning {
 		{"auth.captcha", c.Auth.Captcha},
 		{"auth.oauth_server", c.Auth.OAuthServer},
 		{"auth.web3", c.Auth.Web3},
-		{"auth.mfa", c.Auth.MFA},
+		{"auth.mfa.phone", c.Auth.MFA.Phone},
+		{"auth.mfa.web_authn", c.Auth.MFA.WebAuthn},
 	} {
 		say(anyEnabled(s.m), s.key, "requests for it are answered as for a disabled feature")
 	}

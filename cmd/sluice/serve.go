@@ -153,7 +153,8 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
 		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
 		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
-		RateLimits: auth.RateLimits{Email: mailLimit(a)},
+		RateLimits:       auth.RateLimits{Email: mailLimit(a)},
+		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
 }
 
