@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -52,8 +53,29 @@ func TestConfirmByLink(t *testing.T) {
 
 	s.follow(l.link).expired(t)
 	s.do("POST", "/verify", object{"type": "signup", "email": "new@example.com", "token": l.code}).refused(403, "otp_expired", "Token has expired or is invalid")
-	same(t, "HEAD", s.do("HEAD", "/verify?token=x&type=signup", nil).status, 405)
 	s.login("new@example.com", password).ok(200)
+}
+
+// Whoever looks whether a link is alive, without opening it, does not use it up; and
+// the hash works where a page of the application's own asks for it.
+//
+// spec: auth-sec:22
+func TestLookingUsesNothingUp(t *testing.T) {
+	t.Parallel()
+	s := start(t, confirming)
+	for _, byHash := range []bool{false, true} {
+		email := fmt.Sprint("user", byHash, "@example.com")
+		s.do("POST", "/signup", object{"email": email, "password": password}).ok(200)
+		l := s.letter(email)
+		for _, method := range []string{"HEAD", "OPTIONS"} {
+			same(t, method, s.do(method, strings.TrimPrefix(l.link, issuer), nil).status, 405)
+		}
+		if byHash {
+			s.do("POST", "/verify", object{"type": "email", "token_hash": l.hash(t)}).ok(200)
+		} else if at := s.follow(l.link); at.fragment.Get("access_token") == "" {
+			t.Errorf("the link is used up: %s", at.whole)
+		}
+	}
 }
 
 // spec: auth:22 auth:23

@@ -11,5 +11,5 @@
 // Who calls is decided by the gateway, which verifies key and token; auth reads
 // sluice.Identity from the context. Mail is written here and delivered by a Mailer:
 // SMTP, or the development's catcher. What is not served yet (phone messages, OAuth,
-// MFA, single sign-on) answers as a disabled feature does, or 501; see later.go.
+// single sign-on) answers as a disabled feature does, or 501; see later.go.
 package auth

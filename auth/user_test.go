@@ -134,12 +134,6 @@ func TestTakenAddresses(t *testing.T) {
 	same(t, "phone", r.str("phone"), "49777")
 	same(t, "identities", len(r.at("identities").([]any)), 2)
 	same(t, "providers", r.at("app_metadata.providers"), any([]any{"email", "phone"}))
-	// A permanent user proves a new address by mail, which is not served.
-	s.do("PUT", "/user", object{"email": "c@example.com", "data": object{"x": 1}}, as(in.access())).
-		refused(500, "unexpected_failure", "Error sending email change email")
-	if s.do("GET", "/user", nil, as(in.access())).ok(200).at("user_metadata").(object)["x"] != nil {
-		t.Error("half of a refused change is stored")
-	}
 }
 
 // spec: auth-sec:38
