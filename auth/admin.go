@@ -86,6 +86,9 @@ func (s *Server) adminCreate(w http.ResponseWriter, r *http.Request) error {
 		if u, err = s.completeCreated(ctx, tx, n, &body, ban); err != nil {
 			return err
 		}
+		if err := s.afterUser(ctx, tx, u); err != nil {
+			return err
+		}
 		return s.audit(ctx, tx, byAdmin(r), "user_signedup", s.clientOf(r), traitsOf(u))
 	})
 	switch uniqueViolation(err) {

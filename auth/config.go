@@ -84,6 +84,11 @@ type Config struct {
 	// (password_changed, email_changed) that are sent.
 	Templates map[string]Template
 
+	// Hooks are called at custom_access_token, before_user_created,
+	// after_user_created, password_verification_attempt, mfa_verification_attempt
+	// and send_email, which delivers mails in the Mailer's place.
+	Hooks map[string]Hook
+
 	// MinPasswordLength in characters of new passwords. Default and minimum 6.
 	MinPasswordLength int
 	// PasswordRequirements names the characters that a new password must have:

@@ -23,22 +23,19 @@ func (s *Server) requestEmailChange(ctx context.Context, tx pg.Tx, u *user, emai
 	if err := s.beginFlow(ctx, tx, u.ID, f, "email_change"); err != nil {
 		return err
 	}
-	for _, m := range []struct {
-		to  string
-		tok oneTime
-	}{{email, forNew}, {u.Email, forCurrent}} {
-		if m.tok.hash == "" {
-			continue
-		}
-		err := s.send(ctx, tx, u, letter{
-			template: "email_change", to: m.to, token: m.tok, redirect: redirect, newEmail: email,
-			link: s.linkTo(m.tok.hash, "email_change", redirect),
-		})
-		if err != nil {
-			return err
-		}
+	l := letter{
+		template: "email_change", kind: "email_change", to: email, token: forNew, redirect: redirect, newEmail: email,
+		link: s.linkTo(forNew.hash, "email_change", redirect),
 	}
-	return nil
+	if s.hooks[hookMail] != nil {
+		l.current = forCurrent
+		return s.send(ctx, tx, u, l)
+	}
+	if err := s.send(ctx, tx, u, l); err != nil || forCurrent.hash == "" {
+		return err
+	}
+	l.to, l.token, l.link = u.Email, forCurrent, s.linkTo(forCurrent.hash, "email_change", redirect)
+	return s.send(ctx, tx, u, l)
 }
 
 // storeEmailChange begins a change anew. A token without hash is not there.

@@ -185,6 +185,15 @@ var (
 	errUserIDForm       = refuse(404, "validation_failed", "user_id must be an UUID")
 	errUserNotFound     = refuse(404, "user_not_found", "User not found")
 
+	errHook             = refuse(500, "unexpected_failure", "Error running hook")
+	errHookTimeout      = refuse(422, "hook_timeout", "Failed to reach hook within maximum time of 5 seconds")
+	errHookRetried      = refuse(422, "hook_timeout_after_retry", "Failed to reach hook after maximum retries")
+	errHookSize         = refuse(422, "hook_payload_over_size_limit", "Payload size exceeded size limit of 200 KB")
+	errHookType         = refuse(400, "hook_payload_invalid_content_type", "Invalid Content-Type in hook response: %q")
+	errHookClaims       = refuse(500, "unexpected_failure", "output claims do not conform to the expected schema: %s is missing or of another type")
+	errPasswordRejected = refuse(400, "invalid_credentials", "Further password verification attempts will be rejected.")
+	errMFARejected      = refuse(403, "mfa_verification_rejected", "Further MFA verification attempts will be rejected.")
+
 	errNotServed       = refuse(501, "feature_disabled", "%s is not served by this version of Sluice")
 	errSAMLDisabled    = refuse(404, "saml_provider_disabled", "SAML 2.0 is disabled")
 	errPasskeyDisabled = refuse(404, "passkey_disabled", "Passkeys are disabled")

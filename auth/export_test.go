@@ -3,12 +3,15 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/sluice-dev/sluice"
 )
 
 // UseHashCost makes passwords cheaper than New allows.
@@ -159,3 +162,31 @@ var TOTPFits = totpFits
 
 // QRSVG draws a QR code.
 var QRSVG = qrSVG
+
+// NoHookPause repeats requests of hooks at once.
+func (s *Server) NoHookPause() { s.hookPause = 0 }
+
+// HookOK reports whether a hook can be used.
+func HookOK(uri, secrets string) bool {
+	_, err := newHook(Hook{URI: uri, Secrets: sluice.Secret(secrets)})
+	return err == nil
+}
+
+// ReadHook reads an answer with claims; the status is of the refusal, if any.
+func ReadHook(answer []byte) (status int) {
+	var out struct {
+		Claims map[string]any `json:"claims"`
+	}
+	err := readHook(answer, &out)
+	if err == nil && out.Claims != nil {
+		err = checkClaims(out.Claims)
+	}
+	var e *apiError
+	if errors.As(err, &e) {
+		return e.status
+	}
+	return 0
+}
+
+// AuditQuery reads the parameter of the audit list.
+var AuditQuery = auditQuery

@@ -42,8 +42,10 @@ func (s *Server) inMailTx(ctx context.Context, fn func(tx pg.Tx) error) error {
 type letter struct {
 	template string
 	to       string
+	kind     string // type of its link, or what it is about where there is none
 	link     string // ConfirmationURL; empty where there is none
 	token    oneTime
+	current  oneTime // of the current address, where a hook mails both at once
 	redirect string
 	newEmail string
 	oldEmail string
@@ -61,13 +63,20 @@ func (s *Server) send(ctx context.Context, tx pg.Tx, u *user, l letter) error {
 			return errMailLimit
 		}
 	}
-	if err := s.deliver(ctx, u, l); err != nil {
+	err := s.deliver(ctx, tx, u, l)
+	if err != nil && !errors.As(err, new(*apiError)) {
 		return errSendingMail.with(strings.ReplaceAll(l.template, "_", " ")).because(err)
 	}
-	return nil
+	return err
 }
 
-func (s *Server) deliver(ctx context.Context, u *user, l letter) error {
+// deliver hands a mail to the project's hook, or else writes it and hands it to the
+// Mailer.
+func (s *Server) deliver(ctx context.Context, tx pg.Tx, u *user, l letter) error {
+	if s.hooks[hookMail] != nil {
+		_, err := s.ask(ctx, tx, hookMail, map[string]any{"user": u, "email_data": s.mailData(l)}, &struct{}{})
+		return err
+	}
 	if s.cfg.Mailer == nil {
 		return errNoMailer
 	}
@@ -90,6 +99,19 @@ func (s *Server) deliver(ctx context.Context, u *user, l letter) error {
 	return s.cfg.Mailer.Send(ctx, sluice.Mail{To: l.to, Subject: subject, HTML: html})
 }
 
+// mailData is what a hook mails. Of two tokens, the names are crossed: token and
+// token_hash_new are of the current address, token_new and token_hash of the new one.
+func (s *Server) mailData(l letter) map[string]any {
+	data := map[string]any{
+		"token": l.token.code, "token_hash": l.token.hash, "token_new": "", "token_hash_new": "", "redirect_to": l.redirect,
+		"email_action_type": l.kind, "site_url": s.cfg.ExternalURL, "old_email": l.oldEmail, "old_phone": "", "provider": "", "factor_type": "",
+	}
+	if l.current.hash != "" {
+		data["token"], data["token_new"], data["token_hash_new"] = l.current.code, l.token.code, l.current.hash
+	}
+	return data
+}
+
 // notify tells a user about a change that is done. A mail that cannot be sent does
 // not undo it.
 func (s *Server) notify(ctx context.Context, u *user, l letter) {
@@ -102,7 +124,9 @@ func (s *Server) notify(ctx context.Context, u *user, l letter) {
 	case <-ctx.Done():
 		return
 	}
-	if err := s.deliver(ctx, u, l); err != nil {
+	l.kind = l.template + "_notification"
+	err := s.inTx(ctx, func(tx pg.Tx) error { return s.deliver(ctx, tx, u, l) })
+	if err != nil {
 		s.cfg.Logger.Warn("auth: a notification was not sent", "mail", l.template, "user", u.ID, sluice.LogError, err)
 	}
 }
@@ -157,7 +181,7 @@ func (s *Server) sendLink(ctx context.Context, tx pg.Tx, u *user, m mailing, f f
 		return err
 	}
 	return s.send(ctx, tx, u, letter{
-		template: m.template, to: u.Email, token: tok, redirect: redirect,
+		template: m.template, kind: m.kind, to: u.Email, token: tok, redirect: redirect,
 		link: s.linkTo(tok.hash, m.kind, redirect),
 	})
 }

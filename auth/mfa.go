@@ -234,6 +234,9 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 		if err := s.audit(ctx, tx, byUser(u), "verification_attempted", from, traits); err != nil {
 			return err
 		}
+		if refused, err = s.mfaAttempt(ctx, tx, u, f, right); err != nil || refused != nil {
+			return err
+		}
 		if !right {
 			refused = errTOTPCode // committed: the guess counts
 			return nil
@@ -247,7 +250,7 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 // checkFactorCode decides about a code for a challenge, which must be of the factor,
@@ -294,7 +297,7 @@ func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUI
 	if err := exec(ctx, tx, "refresh_token_delete_all", sess.id); err != nil {
 		return nil, err
 	}
-	g := &grant{session: sess.id}
+	g := &grant{session: sess.id, method: byTOTP}
 	if s.cfg.RefreshTokenVersion == 2 || sess.key != "" {
 		sess.key, sess.counter = newTokenKey(), sess.counter+2
 		g.refreshToken = sess.token()

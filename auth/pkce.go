@@ -104,7 +104,7 @@ func (s *Server) pkceGrant(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return databaseError(err, errGrantingSession)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 func (s *Server) exchange(ctx context.Context, tx pg.Tx, code, verifier string, from client) (*grant, error) {

@@ -40,7 +40,7 @@ func (s *Server) reauthenticate(w http.ResponseWriter, r *http.Request) error {
 		if err := s.storeOneTime(ctx, tx, u, toReauthenticate, tok); err != nil {
 			return err
 		}
-		return s.send(ctx, tx, u, letter{template: "reauthentication", to: u.Email, token: tok})
+		return s.send(ctx, tx, u, letter{template: "reauthentication", kind: "reauthentication", to: u.Email, token: tok})
 	})
 	if err != nil {
 		return databaseError(err, errUpdatingUser)

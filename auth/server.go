@@ -24,7 +24,9 @@ type Server struct {
 
 	redirects *redirects
 	templates *templates
-	mailing   chan struct{} // one for each transaction that waits for a mail server
+	hooks     map[string]*hook // by point
+	hookPause time.Duration    // between two tries of a request
+	mailing   chan struct{}    // one for each transaction that waits for a mail server
 
 	signups, updates, otps, magiclinks, recovers, resends, tokens, verifies, anonymous *buckets
 	challenges, factorVerifies                                                         *buckets
@@ -43,6 +45,8 @@ func New(cfg Config) (*Server, error) {
 		mux:       http.NewServeMux(),
 		templates: &templates{own: cfg.Templates, log: cfg.Logger},
 		mailing:   make(chan struct{}, mailsAtOnce),
+		hooks:     map[string]*hook{},
+		hookPause: 2 * time.Second,
 
 		signups:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
 		updates:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
@@ -59,6 +63,14 @@ func New(cfg Config) (*Server, error) {
 	}
 	if s.redirects, err = newRedirects(cfg.SiteURL, cfg.RedirectURLs); err != nil {
 		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
+	}
+	for point, h := range cfg.Hooks {
+		if !slices.Contains([]string{hookToken, hookBeforeUser, hookAfterUser, hookPassword, hookMFA, hookMail}, point) {
+			return nil, fmt.Errorf("auth: there is no hook %q: %w", point, sluice.ErrInvalid)
+		}
+		if s.hooks[point], err = newHook(h); err != nil {
+			return nil, fmt.Errorf("auth: hook %q: %w: %w", point, err, sluice.ErrInvalid)
+		}
 	}
 	s.routes()
 	s.warn()
@@ -182,7 +194,7 @@ func methodNotAllowed(m methods) answer {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
 	defer cancel()
-	r = r.WithContext(ctx)
+	r = r.WithContext(context.WithValue(ctx, clientKey{}, s.clientIP(r)))
 	u := *r.URL
 	u.Path, u.RawPath = strings.TrimSuffix(path.Clean("/"+u.Path), "/")+"/", ""
 	r.URL = &u

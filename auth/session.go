@@ -96,6 +96,7 @@ type grant struct {
 	session      uuid.UUID
 	methods      []amr
 	refreshToken string
+	method       string // how this token came about, for the claims' hook
 }
 
 // signIn opens a session for u, whose password hash is the one that was checked.
@@ -110,7 +111,7 @@ func (s *Server) signIn(ctx context.Context, tx pg.Tx, u *user, method string, f
 		return nil, errCredentials
 	}
 	sess := session{id: uuid.New(), userID: u.ID}
-	g := &grant{session: sess.id, methods: []amr{{method, now.Unix()}}}
+	g := &grant{session: sess.id, methods: []amr{{method, now.Unix()}}, method: method}
 	if s.cfg.RefreshTokenVersion == 2 {
 		sess.key = newTokenKey()
 	}
@@ -152,8 +153,8 @@ type weakPassword struct {
 const warnTokenSize = 4096
 
 // respond writes the answer to a grant.
-func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) error {
-	t, err := s.issue(g)
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, g *grant, weak *weakPassword) error {
+	t, err := s.issue(r.Context(), g)
 	if err != nil {
 		return err
 	}
@@ -167,11 +168,11 @@ func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) er
 }
 
 // issue signs the access token of a grant.
-func (s *Server) issue(g *grant) (*tokenResponse, error) {
+func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
 	now := s.cfg.Now()
 	expires := now.Add(s.cfg.JWTExpiry)
 	u := g.user
-	access, err := s.cfg.Keys.Sign(map[string]any{
+	claims, err := s.customClaims(ctx, g, map[string]any{
 		"iss":           s.cfg.Issuer,
 		"sub":           u.ID.String(),
 		"aud":           u.Aud,
@@ -187,6 +188,10 @@ func (s *Server) issue(g *grant) (*tokenResponse, error) {
 		"session_id":    g.session.String(),
 		"is_anonymous":  u.IsAnonymous,
 	})
+	if err != nil {
+		return nil, err
+	}
+	access, err := s.cfg.Keys.Sign(claims)
 	if err != nil {
 		return nil, errUnexpected.because(err)
 	}

@@ -136,7 +136,7 @@ func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, 
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 // signupPretended answers as if a new user had been made, who waits for
@@ -258,7 +258,7 @@ func (s *Server) signupNew(w http.ResponseWriter, r *http.Request, n newUser) er
 	if err != nil {
 		return databaseError(err, errSavingNewUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 // signedUp signs a new user in and records both.
@@ -291,11 +291,13 @@ func (s *Server) signupAnonymously(w http.ResponseWriter, r *http.Request, data 
 			return err
 		}
 		var err error
-		g, err = s.signedUp(ctx, tx, &user{ID: n.id}, "anonymous", byAnonymous, from)
-		return err
+		if g, err = s.signedUp(ctx, tx, &user{ID: n.id}, "anonymous", byAnonymous, from); err != nil {
+			return err
+		}
+		return s.afterUser(ctx, tx, g.user)
 	})
 	if err != nil {
 		return databaseError(err, errSavingNewUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }

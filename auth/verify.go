@@ -48,7 +48,7 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 	case out.grant == nil:
 		fragment = url.Values{"message": {halfChanged}}
 	default:
-		t, err := s.issue(out.grant)
+		t, err := s.issue(r.Context(), out.grant)
 		if err != nil {
 			fragment = s.errorValues(r, err)
 			break
@@ -148,7 +148,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
 		}{"200", halfChanged})
 		return nil
 	}
-	return s.respond(w, out.grant, nil)
+	return s.respond(w, r, out.grant, nil)
 }
 
 // useHash uses the token of a link. byCode hands out the code of its PKCE flow in

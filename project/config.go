@@ -125,10 +125,10 @@ type Auth struct {
 	Sessions  AuthSessions  `toml:"sessions"`
 	RateLimit AuthRateLimit `toml:"rate_limit"`
 
-	MFA AuthMFA `toml:"mfa"`
+	MFA  AuthMFA             `toml:"mfa"`
+	Hook map[string]AuthHook `toml:"hook"` // by point
 
 	SMS         map[string]any `toml:"sms"`
-	Hook        map[string]any `toml:"hook"`
 	External    map[string]any `toml:"external"`
 	ThirdParty  map[string]any `toml:"third_party"`
 	Captcha     map[string]any `toml:"captcha"`
@@ -200,6 +200,13 @@ type AuthMFA struct {
 	TOTP               AuthFactor     `toml:"totp"`
 	Phone              map[string]any `toml:"phone"`
 	WebAuthn           map[string]any `toml:"web_authn"`
+}
+
+// AuthHook is one of [auth.hook.POINT].
+type AuthHook struct {
+	Enabled bool   `toml:"enabled"`
+	URI     string `toml:"uri"`
+	Secrets string `toml:"secrets"`
 }
 
 // AuthFactor is one type of second factor.

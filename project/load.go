@@ -359,6 +359,7 @@ func (c *Config) notServed() []Warning {
 	say(len(c.Experimental) > 0, "experimental", "the keys have no effect")
 	say(c.Inbucket.SMTPPort != 0, "inbucket.smtp_port", "the mail catcher takes the mails of Auth alone")
 	say(c.Inbucket.POP3Port != 0, "inbucket.pop3_port", "mails are read on its page and by its API")
+	say(c.Auth.Hook["send_sms"].Enabled, "auth.hook.send_sms", "no messages are sent to phones")
 	say(c.DB.Pooler["enabled"] == true, "db.pooler", "connect to the database's own port")
 	say(c.API.TLS.Enabled, "api.tls", "the API is plain http")
 	for _, s := range []struct {
@@ -366,7 +367,6 @@ func (c *Config) notServed() []Warning {
 		m   map[string]any
 	}{
 		{"auth.sms", c.Auth.SMS},
-		{"auth.hook", c.Auth.Hook},
 		{"auth.external", c.Auth.External},
 		{"auth.third_party", c.Auth.ThirdParty},
 		{"auth.captcha", c.Auth.Captcha},

@@ -154,8 +154,20 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
 		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
 		RateLimits:       auth.RateLimits{Email: mailLimit(a)},
+		Hooks:            authHooks(a),
 		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
+}
+
+// authHooks are the hooks that are on.
+func authHooks(a project.Auth) map[string]auth.Hook {
+	out := map[string]auth.Hook{}
+	for point, h := range a.Hook {
+		if h.Enabled && point != "send_sms" { // which project.Load has warned about
+			out[point] = auth.Hook{URI: h.URI, Secrets: sluice.Secret(h.Secrets)}
+		}
+	}
+	return out
 }
 
 // mailLimit is how many mails an hour Auth sends: without a mail server of its own

@@ -20,3 +20,22 @@ begin
     create policy auth on sluice.auth_limits to supabase_auth_admin using (true) with check (true);
   end if;
 end $$;
+
+-- Calls a function of the project at one of Auth's points (pg-functions:// hooks),
+-- as the role of the caller. Names are identifiers, never SQL.
+create function sluice.call_hook(in_schema text, name text, input jsonb) returns jsonb
+language plpgsql as $$
+declare
+  output jsonb;
+begin
+  execute pg_catalog.format('select %I.%I($1)', in_schema, name) into output using input;
+  return output;
+end $$;
+revoke all on function sluice.call_hook(text, text, jsonb) from public;
+
+do $$
+begin
+  if exists (select from pg_catalog.pg_roles where rolname = 'supabase_auth_admin') then
+    grant execute on function sluice.call_hook(text, text, jsonb) to supabase_auth_admin;
+  end if;
+end $$;
