@@ -10,6 +10,7 @@
 //
 // Who calls is decided by the gateway, which verifies key and token; auth reads
 // sluice.Identity from the context. Mail is written here and delivered by a Mailer:
-// SMTP, or the development's catcher. What is not served yet (phone messages, OAuth,
+// SMTP, or the development's catcher. The project's own functions are asked at a few
+// points; see hook.go. What is not served yet (phone messages, OAuth,
 // single sign-on) answers as a disabled feature does, or 501; see later.go.
 package auth
