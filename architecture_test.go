@@ -35,12 +35,13 @@ var mayImport = map[string][]string{
 	"changes":           {"root", "pg", "schema", "policy"},
 	"project":           {"root", "pg"},
 	"doctor":            {"root", "token", "pg", "schema", "realtime/phoenix"},
+	"mailbox":           {"root"},
 	"wal":               {"root", "wal/pgoutput", "pg"},
 	"realtime":          {"root", "realtime/phoenix", "token", "pg"},
 	"examples/chat":     {},
 	"examples/goclient": {},
 	"cmd/sluice": {
-		"root", "auth", "changes", "cluster", "devpg", "doctor", "gateway", "pg", "policy", "project",
+		"root", "auth", "changes", "cluster", "devpg", "doctor", "gateway", "mailbox", "pg", "policy", "project",
 		"realtime", "rest", "schema", "token", "wal", "examples/chat",
 	},
 }

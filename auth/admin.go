@@ -86,6 +86,9 @@ func (s *Server) adminCreate(w http.ResponseWriter, r *http.Request) error {
 		if u, err = s.completeCreated(ctx, tx, n, &body, ban); err != nil {
 			return err
 		}
+		if err := s.afterUser(ctx, tx, u); err != nil {
+			return err
+		}
 		return s.audit(ctx, tx, byAdmin(r), "user_signedup", s.clientOf(r), traitsOf(u))
 	})
 	switch uniqueViolation(err) {
@@ -138,18 +141,21 @@ func (s *Server) checkCreate(r *http.Request, body *adminBody) (newUser, error) 
 		}
 		return n, err
 	}
-	password := newPassword()
-	if body.Password != nil && *body.Password != "" {
+	password := ""
+	if body.Password != nil {
 		password = *body.Password
 	}
 	switch {
-	case body.PasswordHash != "" && body.Password != nil && *body.Password != "":
+	case body.PasswordHash != "" && password != "":
 		return n, errAdminBothSecrets
 	case body.PasswordHash != "":
 		if _, err := checkerOf(body.PasswordHash); err != nil || len(body.PasswordHash) > maxName {
 			return n, errAdminHash.because(err)
 		}
 		n.hash = body.PasswordHash
+		return n, nil
+	case password == "":
+		n.hash = unknownHash()
 		return n, nil
 	case len(password) > maxPassword:
 		return n, errPasswordTooLong

@@ -58,7 +58,7 @@ func (s *Server) adminList(w http.ResponseWriter, r *http.Request) error {
 	}
 	h := w.Header()
 	h.Set("X-Total-Count", strconv.FormatInt(total, 10))
-	h.Set("Link", pageLinks(q, page, size, total))
+	h.Set("Link", pageLinks("/admin/users", q, page, size, total))
 	writeJSON(w, http.StatusOK, struct {
 		Users []*user `json:"users"`
 		Aud   string  `json:"aud"`
@@ -110,16 +110,16 @@ func patternOf(filter string) (string, error) {
 
 // pageLinks is the header Link. Clients read the page from the text behind the
 // first equals sign, so page is the first parameter.
-func pageLinks(q url.Values, page, size, total int64) string {
+func pageLinks(path string, q url.Values, page, size, total int64) string {
 	last := (total + size - 1) / size
 	rest := "&per_page=" + strconv.FormatInt(size, 10)
-	for _, name := range []string{"filter", "sort"} {
+	for _, name := range []string{"filter", "sort", "query"} {
 		if v := q.Get(name); v != "" {
 			rest += "&" + name + "=" + url.QueryEscape(v)
 		}
 	}
 	link := func(n int64, rel string) string {
-		return "</admin/users?page=" + strconv.FormatInt(n, 10) + rest + `>; rel="` + rel + `"`
+		return "<" + path + "?page=" + strconv.FormatInt(n, 10) + rest + `>; rel="` + rel + `"`
 	}
 	if page < last {
 		return link(page+1, "next") + ", " + link(last, "last")

@@ -36,6 +36,19 @@ var logTypes = map[string]string{
 	"user_modified":         "user",
 	"user_updated_password": "user",
 	"token_revoked":         "token",
+
+	"invite_accepted":               "account",
+	"user_invited":                  "team",
+	"user_recovery_requested":       "user",
+	"user_reauthenticate_requested": "user",
+	"user_confirmation_requested":   "user",
+
+	"factor_in_progress":     "factor",
+	"factor_unenrolled":      "factor",
+	"challenge_created":      "factor",
+	"verification_attempted": "factor",
+	"factor_deleted":         "factor",
+	"factor_updated":         "factor",
 }
 
 // audit records an action in the transaction that does it. Refreshes are not

@@ -60,10 +60,34 @@ type Config struct {
 	// EnableEmail is the email provider: sign-up and sign-in with it.
 	EnableEmail bool
 	// EmailAutoconfirm takes a new address as confirmed. Without it a sign-up
-	// needs a mail, which this version cannot send: it fails, and stores nothing.
+	// waits for the link or the code of a mail.
 	EmailAutoconfirm bool
 	// EnablePhone is the phone provider, PhoneAutoconfirm as for email.
 	EnablePhone, PhoneAutoconfirm bool
+
+	// Mailer delivers mail. nil is none: what needs a mail fails with 500 and
+	// stores nothing.
+	Mailer Mailer
+	// RedirectURLs are the targets of links, besides those on the site, as globs.
+	RedirectURLs []string
+	// MailInterval is the shortest time between two mails of a kind to one
+	// address. 0 is none; the original's is 60 s, the Supabase CLI's 1 s.
+	MailInterval time.Duration
+	// CodeLength is how many digits a code has, 6 to 10, default 6. CodeExpiry is
+	// how long codes and links live, default 1 h.
+	CodeLength int
+	CodeExpiry time.Duration
+	// DoubleConfirmChanges asks the old address too when a new one is set.
+	DoubleConfirmChanges bool
+	// Templates are the project's own mails by name (confirmation, invite,
+	// magic_link, recovery, email_change, reauthentication) and the notifications
+	// (password_changed, email_changed) that are sent.
+	Templates map[string]Template
+
+	// Hooks are called at custom_access_token, before_user_created,
+	// after_user_created, password_verification_attempt, mfa_verification_attempt
+	// and send_email, which delivers mails in the Mailer's place.
+	Hooks map[string]Hook
 
 	// MinPasswordLength in characters of new passwords. Default and minimum 6.
 	MinPasswordLength int
@@ -74,6 +98,11 @@ type Config struct {
 	// SecurePasswordChange asks for reauthentication when the session is older
 	// than 24 h; RequireCurrentPassword asks for the old password.
 	SecurePasswordChange, RequireCurrentPassword bool
+
+	// EnableTOTPEnroll lets users add an authenticator app as second factor,
+	// EnableTOTPVerify sign in with one. MaxFactors of a user, default 10.
+	EnableTOTPEnroll, EnableTOTPVerify bool
+	MaxFactors                         int
 
 	// RefreshTokenVersion is the format of new refresh tokens, 1 or 2; both are
 	// accepted. Default 2, which needs no row for each token.
@@ -102,11 +131,15 @@ type Config struct {
 }
 
 // RateLimits are requests of one address; 0 is no limit. Each allows a burst of
-// 30 and refills evenly.
+// 30 and refills evenly. Email is different: it counts the mails of all nodes, and
+// does not count while new addresses need no confirmation.
 type RateLimits struct {
-	SignInSignUp int // in 5 minutes; signup and PUT user, each by itself
+	SignInSignUp int // in 5 minutes; signup, otp, magiclink, recover, resend and PUT user, each by itself
 	Token        int // in 5 minutes
+	Verify       int // in 5 minutes
 	Anonymous    int // in an hour
+	MFA          int // in a minute; challenge and verify, each by itself
+	Email        int // in an hour
 }
 
 const (
@@ -173,11 +206,23 @@ func (c Config) complete() (Config, error) {
 	default:
 		mistake("auth: RefreshTokenVersion %d is neither 1 nor 2", c.RefreshTokenVersion)
 	}
-	if c.ReuseInterval < 0 || c.SessionTimebox < 0 || c.SessionInactivity < 0 || c.RequestTimeout < 0 {
+	if min(c.ReuseInterval, c.SessionTimebox, c.SessionInactivity, c.RequestTimeout, c.MailInterval, c.CodeExpiry) < 0 {
 		mistake("auth: a duration is negative")
 	}
-	if c.RateLimits.SignInSignUp < 0 || c.RateLimits.Token < 0 || c.RateLimits.Anonymous < 0 {
+	if l := c.RateLimits; min(l.SignInSignUp, l.Token, l.Verify, l.Anonymous, l.MFA, l.Email) < 0 {
 		mistake("auth: a rate limit is negative")
+	}
+	switch {
+	case c.CodeLength == 0:
+		c.CodeLength = 6
+	case c.CodeLength < 6 || c.CodeLength > 10:
+		mistake("auth: CodeLength %d is not between 6 and 10", c.CodeLength)
+	}
+	if c.MaxFactors <= 0 {
+		c.MaxFactors = 10
+	}
+	if c.CodeExpiry == 0 {
+		c.CodeExpiry = defaultExpiry
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 10 * time.Second

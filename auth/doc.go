@@ -9,7 +9,8 @@
 // the two formats that clients know. SQL stands in sql/*.sql, one file a statement.
 //
 // Who calls is decided by the gateway, which verifies key and token; auth reads
-// sluice.Identity from the context. What is not served yet (mail, phone messages,
-// OAuth, MFA, single sign-on) answers as a disabled feature does, or 501; see
-// later.go.
+// sluice.Identity from the context. Mail is written here and delivered by a Mailer:
+// SMTP, or the development's catcher. The project's own functions are asked at a few
+// points; see hook.go. What is not served yet (phone messages, OAuth,
+// single sign-on) answers as a disabled feature does, or 501; see later.go.
 package auth

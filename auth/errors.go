@@ -74,22 +74,21 @@ var (
 	errPhoneFormat     = refuse(400, "validation_failed", "Invalid phone number format (E.164 required)")
 	errPasswordTooLong = refuse(400, "validation_failed", fmt.Sprintf("Password cannot be longer than %d characters", maxPassword))
 
-	errSignupDisabled      = refuse(422, "signup_disabled", "Signups not allowed for this instance")
-	errAnonymousDisabled   = refuse(422, "anonymous_provider_disabled", "Anonymous sign-ins are disabled")
-	errSignupPassword      = refuse(400, "validation_failed", "Signup requires a valid password")
-	errSignupBoth          = refuse(400, "validation_failed", "Only an email address or phone number should be provided on signup.")
-	errSignupEmailOff      = refuse(400, "email_provider_disabled", "Email signups are disabled")
-	errSignupPhoneOff      = refuse(400, "phone_provider_disabled", "Phone signups are disabled")
-	errPKCEPhone           = refuse(400, "validation_failed", "PKCE not supported for phone signups")
-	errPKCEPair            = refuse(400, "validation_failed", "PKCE flow requires code_challenge_method and code_challenge")
-	errPKCELength          = refuse(400, "validation_failed", "code challenge has to be between 43 and 128 characters")
-	errPKCECharacters      = refuse(400, "validation_failed", "code challenge can only contain alphanumeric characters, hyphens, periods, underscores and tildes")
-	errPKCEMethod          = refuse(400, "validation_failed", "code_challenge_method must be s256 or plain")
-	errChannel             = refuse(400, "validation_failed", "Invalid channel, supported values are 'sms' or 'whatsapp'. 'whatsapp' is only supported if Twilio or Twilio Verify is used as the provider.")
-	errUserExists          = refuse(422, "user_already_exists", "User already registered")
-	errSavingNewUser       = refuse(500, "unexpected_failure", "Database error saving new user")
-	errSendingConfirmation = refuse(500, "unexpected_failure", "Error sending confirmation email")
-	errNoSMSProvider       = refuse(500, "unexpected_failure", "Unable to get SMS provider")
+	errSignupDisabled    = refuse(422, "signup_disabled", "Signups not allowed for this instance")
+	errAnonymousDisabled = refuse(422, "anonymous_provider_disabled", "Anonymous sign-ins are disabled")
+	errSignupPassword    = refuse(400, "validation_failed", "Signup requires a valid password")
+	errSignupBoth        = refuse(400, "validation_failed", "Only an email address or phone number should be provided on signup.")
+	errSignupEmailOff    = refuse(400, "email_provider_disabled", "Email signups are disabled")
+	errSignupPhoneOff    = refuse(400, "phone_provider_disabled", "Phone signups are disabled")
+	errPKCEPhone         = refuse(400, "validation_failed", "PKCE not supported for phone signups")
+	errPKCEPair          = refuse(400, "validation_failed", "PKCE flow requires code_challenge_method and code_challenge")
+	errPKCELength        = refuse(400, "validation_failed", "code challenge has to be between 43 and 128 characters")
+	errPKCECharacters    = refuse(400, "validation_failed", "code challenge can only contain alphanumeric characters, hyphens, periods, underscores and tildes")
+	errPKCEMethod        = refuse(400, "validation_failed", "code_challenge_method must be s256 or plain")
+	errChannel           = refuse(400, "validation_failed", "Invalid channel, supported values are 'sms' or 'whatsapp'. 'whatsapp' is only supported if Twilio or Twilio Verify is used as the provider.")
+	errUserExists        = refuse(422, "user_already_exists", "User already registered")
+	errSavingNewUser     = refuse(500, "unexpected_failure", "Database error saving new user")
+	errNoSMSProvider     = refuse(500, "unexpected_failure", "Unable to get SMS provider")
 
 	errGrantType        = refuse(400, "invalid_credentials", "unsupported_grant_type")
 	errLoginBoth        = refuse(400, "validation_failed", "Only an email address or phone number should be provided on login.")
@@ -112,6 +111,40 @@ var (
 	errRefreshBanned     = refuse(400, "user_banned", "Invalid Refresh Token: User Banned")
 	errRefreshClient     = refuse(400, "invalid_client", "Invalid Refresh Token: Client Does Not Match")
 
+	errSendingMail  = refuse(500, "unexpected_failure", "Error sending %s email")
+	errMailLimit    = refuse(429, "over_email_send_rate_limit", "email rate limit exceeded")
+	errMailInterval = refuse(429, "over_email_send_rate_limit", "For security purposes, you can only request this after %d seconds.")
+
+	errOTPBoth         = refuse(400, "validation_failed", "Only an email address or phone number should be provided")
+	errOTPChannel      = refuse(400, "validation_failed", "Channel should only be specified with Phone OTP")
+	errOTPNeither      = refuse(400, "validation_failed", "One of email or phone must be set")
+	errOTPDisabled     = refuse(422, "otp_disabled", "Signups not allowed for otp")
+	errOTPPhoneOff     = refuse(400, "phone_provider_disabled", "Unsupported phone provider")
+	errMagicLinkEmail  = refuse(422, "validation_failed", "Password recovery requires an email")
+	errRecoverEmail    = refuse(400, "validation_failed", "Password recovery requires an email")
+	errRecoverEmailOff = refuse(400, "email_provider_disabled", "Email logins are disabled")
+	errResendType      = refuse(400, "validation_failed", "Missing one of these types: signup, email_change, sms, phone_change")
+	errResendEmail     = refuse(400, "validation_failed", "Type provided requires an email address")
+	errResendPhone     = refuse(400, "validation_failed", "Type provided requires a phone number")
+	errResendBoth      = refuse(400, "validation_failed", "Only an email address or phone number should be provided.")
+	errResendNeither   = refuse(400, "validation_failed", "Missing email address or phone number")
+
+	errVerifyKind      = refuse(400, "validation_failed", "Verify requires a verification type")
+	errVerifyToken     = refuse(400, "validation_failed", "Verify requires a token or a token hash")
+	errVerifyEither    = refuse(400, "validation_failed", "Verify requires either a token or a token hash")
+	errVerifyHashAlone = refuse(400, "validation_failed", "Only the token_hash and type should be provided")
+	errVerifyAddress   = refuse(400, "validation_failed", "Only an email address or phone number should be provided on verify")
+	errVerifyType      = refuse(400, "validation_failed", "Invalid email verification type")
+	errVerifyEmail     = refuse(422, "validation_failed", "Invalid email format")
+	errLinkExpired     = refuse(403, "otp_expired", "Email link is invalid or has expired")
+	errCodeExpired     = refuse(403, "otp_expired", "Token has expired or is invalid")
+	errLinkType        = refuse(400, "validation_failed", "Invalid email action link type requested: %s")
+	errLinkUser        = refuse(404, "user_not_found", "User with this email not found")
+	errLinkCurrent     = refuse(400, "validation_failed", "Enable secure email change to generate link for current email")
+	errAuditQuery      = refuse(400, "validation_failed", "Invalid query scope: %s")
+
+	errFlowExpired      = refuse(422, "flow_state_expired", "invalid flow state, flow state has expired")
+	errCodeVerifier     = refuse(400, "bad_code_verifier", "code challenge does not match previously saved code verifier")
 	errPKCEExchange     = refuse(400, "validation_failed", "invalid request: both auth code and code verifier should be non-empty")
 	errFlowNotFound     = refuse(404, "flow_state_not_found", "invalid flow state, no valid flow state found")
 	errProviderIssuer   = refuse(400, "provider_disabled", "Provider (issuer %q) is not enabled")
@@ -136,7 +169,6 @@ var (
 	errSamePassword     = refuse(422, "same_password", "New password should be different from the old password.")
 	errUserChanged      = refuse(409, "conflict", "The user was changed by another request")
 	errUpdatingUser     = refuse(500, "unexpected_failure", "Database error updating user")
-	errSendingChange    = refuse(500, "unexpected_failure", "Error sending email change email")
 	errDeletingUser     = refuse(500, "unexpected_failure", "Database error deleting user")
 	errGrantingSession  = refuse(500, "unexpected_failure", "Database error granting user")
 	errAdminNeither     = refuse(400, "validation_failed", "Cannot create a user without either an email or phone")
@@ -152,6 +184,15 @@ var (
 	errSort             = refuse(400, "validation_failed", "Bad Sort Parameters: %s")
 	errUserIDForm       = refuse(404, "validation_failed", "user_id must be an UUID")
 	errUserNotFound     = refuse(404, "user_not_found", "User not found")
+
+	errHook             = refuse(500, "unexpected_failure", "Error running hook")
+	errHookTimeout      = refuse(422, "hook_timeout", "Failed to reach hook within maximum time of 5 seconds")
+	errHookRetried      = refuse(422, "hook_timeout_after_retry", "Failed to reach hook after maximum retries")
+	errHookSize         = refuse(422, "hook_payload_over_size_limit", "Payload size exceeded size limit of 200 KB")
+	errHookType         = refuse(400, "hook_payload_invalid_content_type", "Invalid Content-Type in hook response: %q")
+	errHookClaims       = refuse(500, "unexpected_failure", "output claims do not conform to the expected schema: %s is missing or of another type")
+	errPasswordRejected = refuse(400, "invalid_credentials", "Further password verification attempts will be rejected.")
+	errMFARejected      = refuse(403, "mfa_verification_rejected", "Further MFA verification attempts will be rejected.")
 
 	errNotServed       = refuse(501, "feature_disabled", "%s is not served by this version of Sluice")
 	errSAMLDisabled    = refuse(404, "saml_provider_disabled", "SAML 2.0 is disabled")
@@ -169,6 +210,18 @@ var (
 	errEnrollWebAuthn  = refuse(422, "mfa_webauthn_enroll_not_enabled", "MFA enroll is disabled for WebAuthn")
 	errFactorID        = refuse(404, "validation_failed", "factor_id must be an UUID")
 	errFactorNotFound  = refuse(404, "mfa_factor_not_found", "Factor not found")
+
+	errFactorName        = refuse(400, "validation_failed", "Friendly name or issuer is too long")
+	errFactorExists      = refuse(422, "mfa_factor_name_conflict", "A factor with the friendly name %q for this user already exists")
+	errTooManyFactors    = refuse(422, "too_many_enrolled_mfa_factors", "Maximum number of verified factors reached, unenroll to continue")
+	errEnrollAAL         = refuse(403, "insufficient_aal", "AAL2 required to enroll a new factor")
+	errUnenrollAAL       = refuse(422, "insufficient_aal", "AAL2 required to unenroll verified factor")
+	errVerifyTOTP        = refuse(422, "mfa_totp_verify_not_enabled", "MFA verification is disabled for TOTP")
+	errFactorCode        = refuse(400, "validation_failed", "Code needs to be non-empty")
+	errTOTPCode          = refuse(422, "mfa_verification_failed", "Invalid TOTP code entered")
+	errChallengeNotFound = refuse(422, "mfa_factor_not_found", "MFA factor with the provided challenge ID not found")
+	errChallengeIP       = refuse(422, "mfa_ip_address_mismatch", "Challenge and verify IP addresses mismatch.")
+	errChallengeExpired  = refuse(422, "mfa_challenge_expired", "MFA challenge %s has expired, verify against another challenge or create a new challenge.")
 )
 
 func refuse(status int, code, message string) *apiError {
@@ -245,11 +298,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		e = databaseError(err, errUnexpected).(*apiError)
 	}
 	id, _ := sluice.IdentityFrom(r.Context())
-	if e.status >= 500 && !errors.Is(err, context.Canceled) {
-		s.cfg.Logger.LogAttrs(r.Context(), levelOf(e), "request failed",
-			logString(sluice.LogRequest, id.RequestID), logString(sluice.LogCode, e.code),
-			logString("path", r.URL.Path), logError(e))
-	}
+	s.logFailure(r, e, err)
 	h := w.Header()
 	h.Set(sluice.HeaderRefusedBy, "auth")
 	h.Set(sluice.HeaderCode, refusalCode(e))
@@ -290,6 +339,17 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		legacy.ErrorID = id.RequestID
 	}
 	writeJSON(w, e.status, legacy)
+}
+
+// logFailure tells people about what is the server's fault.
+func (s *Server) logFailure(r *http.Request, e *apiError, err error) {
+	if e.status < 500 || errors.Is(err, context.Canceled) {
+		return
+	}
+	id, _ := sluice.IdentityFrom(r.Context())
+	s.cfg.Logger.LogAttrs(r.Context(), levelOf(e), "request failed",
+		logString(sluice.LogRequest, id.RequestID), logString(sluice.LogCode, e.code),
+		logString("path", r.URL.Path), logError(e))
 }
 
 // refusalCode is the value of X-Sluice-Code: the word that clients know, or the

@@ -3,12 +3,15 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/sluice-dev/sluice"
 )
 
 // UseHashCost makes passwords cheaper than New allows.
@@ -39,10 +42,12 @@ func Statements() map[string]string { return maps.Clone(statements) }
 
 // EmailOf, PhoneOf and Wants2024 are the pure readers of what clients send.
 var (
-	EmailOf   = emailOf
-	PhoneOf   = phoneOf
-	Wants2024 = wants2024
-	CheckPKCE = checkPKCE
+	EmailOf     = emailOf
+	PhoneOf     = phoneOf
+	Wants2024   = wants2024
+	CheckPKCE   = checkPKCE
+	UnknownHash = unknownHash
+	HashCode    = hashCode
 )
 
 // BcryptCost is the cost of stored passwords.
@@ -109,3 +114,79 @@ const DummyHash = dummyHash
 
 // NewTokenWord returns a token of version 1.
 var NewTokenWord = newTokenV1
+
+// Allows reports whether a site and its allow list let a redirect pass.
+func Allows(site string, allowed []string, target string) (bool, error) {
+	rs, err := newRedirects(site, allowed)
+	if err != nil {
+		return false, err
+	}
+	return rs.allow(target), nil
+}
+
+// OpenHost, Landing and OneLine are the pure parts of redirects and mails.
+var (
+	OpenHost = openHost
+	Landing  = landing
+	OneLine  = oneLine
+)
+
+// MatchGlob matches a whole text.
+func MatchGlob(glob, text string) (bool, error) {
+	re, err := compileGlob(glob)
+	return err == nil && re.MatchString(text), err
+}
+
+// Render writes a mail.
+func (s *Server) Render(name string, vars map[string]any) (subject, body string, err error) {
+	return s.templates.render(name, vars)
+}
+
+// Fill executes a template.
+var Fill = fill
+
+// Clean deletes what has ended, once.
+func (s *Server) Clean(ctx context.Context) error { return s.clean(ctx) }
+
+// TOTPAt is the code of a secret at a time.
+func TOTPAt(secret string, at time.Time) string {
+	key, err := base32Plain.DecodeString(secret)
+	if err != nil {
+		panic(err)
+	}
+	return totpAt(key, at.Unix()/30)
+}
+
+// TOTPFits compares a code.
+var TOTPFits = totpFits
+
+// QRSVG draws a QR code.
+var QRSVG = qrSVG
+
+// NoHookPause repeats requests of hooks at once.
+func (s *Server) NoHookPause() { s.hookPause = 0 }
+
+// HookOK reports whether a hook can be used.
+func HookOK(uri, secrets string) bool {
+	_, err := newHook(Hook{URI: uri, Secrets: sluice.Secret(secrets)})
+	return err == nil
+}
+
+// ReadHook reads an answer with claims; the status is of the refusal, if any.
+func ReadHook(answer []byte) (status int) {
+	var out struct {
+		Claims map[string]any `json:"claims"`
+	}
+	err := readHook(answer, &out)
+	if err == nil && out.Claims != nil {
+		err = checkClaims(out.Claims)
+	}
+	var e *apiError
+	if errors.As(err, &e) {
+		return e.status
+	}
+	return 0
+}
+
+// AuditQuery reads the parameter of the audit list.
+var AuditQuery = auditQuery

@@ -345,6 +345,7 @@ func TestAudience(t *testing.T) {
 		refused(400, "invalid_credentials", "Invalid login credentials")
 }
 
+// spec: auth:130 auth:140
 func TestDisabledFeatures(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
@@ -386,19 +387,6 @@ func TestDisabledFeatures(t *testing.T) {
 			o = c.who
 		}
 		s.do(c.method, c.path, c.body, o).refused(c.status, c.code, c.message)
-	}
-	for call, who := range map[string]option{
-		"POST /otp": nil, "POST /magiclink": nil, "POST /recover": nil, "POST /resend": nil, "POST /verify": nil, "GET /verify": nil,
-		"GET /reauthenticate": as(in.access()), "POST /invite": admin, "POST /admin/generate_link": admin, "GET /admin/audit": admin,
-	} {
-		method, path, _ := strings.Cut(call, " ")
-		o := func(*http.Request) {}
-		if who != nil {
-			o = who
-		}
-		r := s.do(method, path, object{"email": "a@example.com"}, o).ok(501)
-		same(t, call, r.header.Get("X-Sluice-Code"), string(sluice.CodeNotServed))
-		same(t, call, r.at("code"), any("feature_disabled"))
 	}
 	s.do("POST", "/invite", object{}).refused(403, "not_admin", "User not allowed")
 

@@ -68,6 +68,7 @@ type stack struct {
 	keys   *token.Keyring
 	server *auth.Server
 	log    *buffer
+	post   *post
 }
 
 // issuer is the public URL of the tests' Auth.
@@ -98,7 +99,7 @@ func start(t testing.TB, change func(*auth.Config)) *stack {
 
 func startOn(t testing.TB, db *pgtest.DB, change func(*auth.Config)) *stack {
 	t.Helper()
-	s := &stack{DB: db, t: t, clock: &clock{t: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}, log: &buffer{}}
+	s := &stack{DB: db, t: t, clock: &clock{t: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}, log: &buffer{}, post: &post{}}
 	s.keys = keyring(t, func(c *token.Config) { c.Now = s.clock.now })
 	s.server = s.serve(change)
 	return s
@@ -112,6 +113,8 @@ func (s *stack) serve(change func(*auth.Config)) *auth.Server {
 		Logger:       slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		EnableSignup: true, EnableEmail: true, EmailAutoconfirm: true,
 		RefreshTokenRotation: true, ReuseInterval: 10 * time.Second,
+		Mailer: s.post, DoubleConfirmChanges: true, MailInterval: time.Second,
+		RedirectURLs: []string{"https://app.example.com/**"},
 	}
 	if change != nil {
 		change(&cfg)
@@ -358,4 +361,13 @@ func same(t testing.TB, what string, got, want any) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
+}
+
+// decode reads an answer that is an array.
+func (s *stack) decode(r *reply) (list []any) {
+	s.t.Helper()
+	if err := json.Unmarshal([]byte(r.text), &list); err != nil {
+		s.t.Fatalf("%s: %v: %s", r.call, err, r.text)
+	}
+	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
@@ -210,4 +211,15 @@ func number(s string, least, most int) (int, error) {
 		return 0, fmt.Errorf("parameter %q is not between %d and %d", s, least, most)
 	}
 	return n, nil
+}
+
+// unknownHash returns the hash of a password that nobody knows, for users who sign
+// in by other means. It is random itself: to find a password that fits is as hard
+// as to invert bcrypt.
+func unknownHash() string {
+	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	random := make([]byte, 16+23)
+	_, _ = rand.Read(random) // never fails
+	encode := base64.NewEncoding(alphabet).WithPadding(base64.NoPadding).EncodeToString
+	return fmt.Sprintf("$2a$%02d$%s%s", bcryptCost, encode(random[:16]), encode(random[16:]))
 }

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,9 +18,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		return m
 	}
 	every := []string{"GET", "POST", "PUT", "PATCH", "DELETE"}
-	mail := func(what string, verbs ...string) methods {
-		return off(errNotServed.with(what+" needs mail, which"), verbs...)
-	}
 	adminOff := func(why *apiError, verbs ...string) methods {
 		m := off(why, verbs...)
 		for v, do := range m {
@@ -42,18 +38,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		return m
 	}
 	return map[string]methods{
-		"/otp":            mail("Sign-in by code", "POST"),
-		"/magiclink":      mail("Sign-in by link", "POST"),
-		"/recover":        mail("Password recovery", "POST"),
-		"/resend":         mail("Resending", "POST"),
-		"/verify":         mail("Verification", "GET", "POST"),
-		"/reauthenticate": {"GET": s.reauthenticate},
-		"/invite":         adminOff(errNotServed.with("Inviting needs mail, which"), "POST"),
-
-		"/admin/generate_link":                       adminOff(errNotServed.with("Generating links"), "POST"),
-		"/admin/audit":                               adminOff(errNotServed.with("Reading the audit log"), "GET"),
-		"/admin/users/{id}/factors":                  {"GET": s.admin(s.adminFactors)},
-		"/admin/users/{id}/factors/{factor}":         adminOff(errNotServed.with("Changing factors"), "PUT", "DELETE"),
 		"/admin/users/{id}/passkeys":                 adminOff(errPasskeyDisabled, "GET"),
 		"/admin/users/{id}/passkeys/{passkey}":       adminOff(errPasskeyDisabled, "DELETE"),
 		"/admin/sso/providers":                       adminOff(errSAMLDisabled, "GET", "POST"),
@@ -66,10 +50,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		"/user/identities/authorize":                 userOff(errManualLinking, "GET"),
 		"/user/identities/{identity}":                userOff(errManualLinking, "DELETE"),
 		"/user/oauth/grants":                         userOff(errOAuthServer, "GET", "DELETE"),
-		"/factors":                                   {"POST": s.enroll},
-		"/factors/{factor}":                          {"DELETE": s.factorOff},
-		"/factors/{factor}/challenge":                {"POST": s.factorOff},
-		"/factors/{factor}/verify":                   {"POST": s.factorOff},
 		"/authorize":                                 {"GET": s.authorize},
 		"/callback":                                  {"GET": s.callback, "POST": s.callback},
 		"/sso":                                       off(errSAMLDisabled, "POST"),
@@ -80,37 +60,6 @@ func (s *Server) laterRoutes() map[string]methods {
 		"/oauth/":                                    off(errOAuthServer, every...),
 		"/.well-known/oauth-authorization-server":    off(errOAuthServer, "GET"),
 	}
-}
-
-// reauthenticate would mail a code to the caller.
-func (s *Server) reauthenticate(_ http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
-	switch {
-	case err != nil:
-		return err
-	case c.Email == "" && c.Phone == "":
-		return errReauthAddress
-	case c.Email != "" && c.EmailConfirmedAt == nil:
-		return errReauthEmail
-	case c.Email == "" && c.PhoneConfirmedAt == nil:
-		return errReauthPhone
-	}
-	return errNotServed.with("Reauthentication needs mail, which")
-}
-
-// pkceGrant exchanges the code of a flow. No flow can have been begun.
-func (s *Server) pkceGrant(w http.ResponseWriter, r *http.Request) error {
-	var body struct {
-		Code     string `json:"auth_code"`
-		Verifier string `json:"code_verifier"`
-	}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	if body.Code == "" || body.Verifier == "" {
-		return errPKCEExchange
-	}
-	return errFlowNotFound
 }
 
 // issuers are the issuers of the ID tokens that the original takes.
@@ -174,82 +123,7 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	if _, ok := parseUUID(state); ok {
 		text = "OAuth state not found or expired"
 	}
-	target, err := url.Parse(s.cfg.SiteURL)
-	if err != nil {
-		return errUnexpected.because(fmt.Errorf("parse site URL: %w", err))
-	}
-	q := target.Query()
-	q.Set("error", "invalid_request")
-	q.Set("error_code", "bad_oauth_state")
-	q.Set("error_description", text)
-	target.RawQuery = q.Encode()
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Referrer-Policy", "no-referrer")
-	http.Redirect(w, r, target.String(), http.StatusSeeOther)
-	return nil
-}
-
-// enroll answers POST /factors with every factor type disabled.
-func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
-	if err != nil {
-		return err
-	}
-	if c.IsAnonymous {
-		return errAnonymousBearer
-	}
-	var body struct {
-		Type string `json:"factor_type"`
-	}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	switch body.Type {
-	case "totp":
-		return errEnrollTOTP
-	case "phone":
-		return errEnrollPhone
-	case "webauthn":
-		return errEnrollWebAuthn
-	}
-	return errFactorType
-}
-
-// factorOff answers for one factor of the caller. Imported users may have one.
-func (s *Server) factorOff(_ http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
-	if err != nil {
-		return err
-	}
-	if c.IsAnonymous {
-		return errAnonymousBearer
-	}
-	id, ok := parseUUID(r.PathValue("factor"))
-	if !ok {
-		return errFactorID
-	}
-	for _, f := range c.Factors {
-		if f.ID == id {
-			return errNotServed.with("Multi-factor authentication")
-		}
-	}
-	return errFactorNotFound
-}
-
-// adminFactors answers GET /admin/users/{id}/factors.
-func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
-	id, ok := parseUUID(r.PathValue("id"))
-	if !ok {
-		return errUserIDForm
-	}
-	u, err := loadUser(r.Context(), s.cfg.Pool, id)
-	if err != nil {
-		return notFound(err)
-	}
-	if u.Factors == nil {
-		u.Factors = []factor{}
-	}
-	writeJSON(w, http.StatusOK, u.Factors)
-	return nil
+	return sendTo(w, r, landing(s.cfg.SiteURL, url.Values{
+		"error": {"invalid_request"}, "error_code": {"bad_oauth_state"}, "error_description": {text},
+	}, nil))
 }

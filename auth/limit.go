@@ -1,9 +1,12 @@
 package auth
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/sluice-dev/sluice/pg"
 )
 
 const (
@@ -17,7 +20,8 @@ const (
 )
 
 // buckets are token buckets, one for each address. nil allows everything. They
-// are the only state in the process: a limit counts for each node by itself.
+// are the only state in the process: a limit counts for each node by itself. What
+// must count for all nodes together is in the database; see take.
 type buckets struct {
 	every time.Duration // one request is earned in this time
 
@@ -70,4 +74,13 @@ func (b *buckets) sweep(now time.Time) {
 	if len(b.full) >= maxBuckets {
 		clear(b.full)
 	}
+}
+
+// take takes one use of the bucket called name, which all nodes share, and returns
+// 0, or how long to wait when there is none. A use is earned back every so often;
+// ahead of that come extra ones.
+func (s *Server) take(ctx context.Context, tx pg.Tx, name string, every time.Duration, extra int) (wait time.Duration, err error) {
+	var seconds float64
+	err = tx.QueryRow(ctx, sql("limit_take"), name, s.cfg.Now(), every, time.Duration(extra)*every).Scan(&seconds)
+	return time.Duration(seconds * float64(time.Second)), pg.Wrap(err, "limit_take")
 }

@@ -19,12 +19,16 @@ type newUser struct {
 	hash         string
 	app, meta    metadata
 	anonymous    bool
+	flow         flow // of the client that signs up
 }
 
 // insertUser makes the row as triggers on auth.users expect it: the role comes
 // by an update of its own.
 func (s *Server) insertUser(ctx context.Context, tx pg.Tx, n newUser) error {
 	now := s.cfg.Now()
+	if err := s.beforeUser(ctx, tx, n); err != nil {
+		return err
+	}
 	err := exec(ctx, tx, "user_insert", n.id, n.aud, n.email, n.phone, n.hash, n.app.json(), n.meta.json(), n.anonymous, now)
 	if err != nil {
 		return err
@@ -33,6 +37,46 @@ func (s *Server) insertUser(ctx context.Context, tx pg.Tx, n newUser) error {
 		n.role = s.cfg.Aud
 	}
 	return exec(ctx, tx, "user_set_role", n.id, n.role, now)
+}
+
+// createUser makes a user with an address and the identity of it, unconfirmed.
+func (s *Server) createUser(ctx context.Context, tx pg.Tx, n newUser) (*user, error) {
+	n.app = providerMetadata(n.provider)
+	if err := s.insertUser(ctx, tx, n); err != nil {
+		return nil, err
+	}
+	data := identityData(n.id, n.email, false)
+	if err := exec(ctx, tx, "identity_insert", n.id.String(), n.id, data.json(), n.provider, s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	meta := n.meta.merge(data)
+	if err := meta.check(); err != nil {
+		return nil, err
+	}
+	if err := exec(ctx, tx, "user_set_user_metadata", n.id, meta.json(), s.cfg.Now()); err != nil {
+		return nil, err
+	}
+	u, err := loadUser(ctx, tx, n.id)
+	if err != nil {
+		return nil, err
+	}
+	return u, s.afterUser(ctx, tx, u)
+}
+
+// beforeUser lets the project's hook refuse a user who is about to be made.
+func (s *Server) beforeUser(ctx context.Context, tx pg.Tx, n newUser) error {
+	now := s.cfg.Now().UTC()
+	_, err := s.ask(ctx, tx, hookBeforeUser, map[string]any{"user": &user{
+		ID: n.id, Aud: n.aud, Role: n.role, Email: n.email, Phone: n.phone, AppMetadata: n.app.merge(nil), UserMetadata: n.meta.merge(nil),
+		Identities: []identity{}, CreatedAt: now, UpdatedAt: now, IsAnonymous: n.anonymous,
+	}}, &struct{}{})
+	return err
+}
+
+// afterUser tells the project's hook about a user who was made.
+func (s *Server) afterUser(ctx context.Context, tx pg.Tx, u *user) error {
+	_, err := s.ask(ctx, tx, hookAfterUser, map[string]any{"user": u}, &struct{}{})
+	return err
 }
 
 // confirm takes a user's address as proved.

@@ -43,7 +43,7 @@ func (s *Server) refresh(w http.ResponseWriter, r *http.Request) error {
 		g, err := s.tryRefresh(ctx, presented, from)
 		switch {
 		case err == nil:
-			return s.respond(w, g, nil)
+			return s.respond(w, r, g, nil)
 		case !errors.Is(err, errBusy):
 			return databaseError(err, errUnexpected)
 		case time.Since(begin) > busyFor:
@@ -114,7 +114,7 @@ func (s *Server) refreshIn(ctx context.Context, tx pg.Tx, presented refreshToken
 	if err != nil {
 		return nil, err
 	}
-	g := &grant{user: u, session: sess.id, refreshToken: next.token}
+	g := &grant{user: u, session: sess.id, refreshToken: next.token, method: "token_refresh"}
 	if g.methods, err = loadAMR(ctx, tx, sess.id); err != nil {
 		return nil, err
 	}

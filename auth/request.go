@@ -199,6 +199,18 @@ func (m metadata) set(key string, value any) metadata {
 	return m.merge(metadata{key: text})
 }
 
+// values returns the object as templates read it.
+func (m metadata) values() map[string]any {
+	out := make(map[string]any, len(m))
+	for k, raw := range m {
+		var v any
+		if json.Unmarshal(raw, &v) == nil {
+			out[k] = v
+		}
+	}
+	return out
+}
+
 // check refuses what would make the stored object too large.
 func (m metadata) check() error {
 	size := 2

@@ -3,10 +3,14 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"path"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/sluice-dev/sluice"
 )
 
 // Server answers /auth/v1, the prefix stripped. It is an http.Handler for many
@@ -18,7 +22,14 @@ type Server struct {
 	jwks   []byte
 	mux    *http.ServeMux
 
-	signups, updates, tokens, anonymous *buckets
+	redirects *redirects
+	templates *templates
+	hooks     map[string]*hook // by point
+	hookPause time.Duration    // between two tries of a request
+	mailing   chan struct{}    // one for each transaction that waits for a mail server
+
+	signups, updates, otps, magiclinks, recovers, resends, tokens, verifies, anonymous *buckets
+	challenges, factorVerifies                                                         *buckets
 }
 
 // New checks cfg and makes a Server. It does no I/O.
@@ -32,16 +43,55 @@ func New(cfg Config) (*Server, error) {
 		hasher:    newHasher(bcryptCost, cfg.HashWorkers, cfg.HashQueue),
 		jwks:      withKeyOps(cfg.Keys.JWKS()),
 		mux:       http.NewServeMux(),
-		signups:   newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
-		updates:   newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
-		tokens:    newBuckets(cfg.RateLimits.Token, fiveMinutes),
-		anonymous: newBuckets(cfg.RateLimits.Anonymous, anHour),
+		templates: &templates{own: cfg.Templates, log: cfg.Logger},
+		mailing:   make(chan struct{}, mailsAtOnce),
+		hooks:     map[string]*hook{},
+		hookPause: 2 * time.Second,
+
+		signups:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		updates:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		otps:       newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		magiclinks: newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		recovers:   newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		resends:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
+		tokens:     newBuckets(cfg.RateLimits.Token, fiveMinutes),
+		verifies:   newBuckets(cfg.RateLimits.Verify, fiveMinutes),
+		anonymous:  newBuckets(cfg.RateLimits.Anonymous, anHour),
+
+		challenges:     newBuckets(cfg.RateLimits.MFA, time.Minute),
+		factorVerifies: newBuckets(cfg.RateLimits.MFA, time.Minute),
+	}
+	if s.redirects, err = newRedirects(cfg.SiteURL, cfg.RedirectURLs); err != nil {
+		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
+	}
+	for point, h := range cfg.Hooks {
+		if !slices.Contains([]string{hookToken, hookBeforeUser, hookAfterUser, hookPassword, hookMFA, hookMail}, point) {
+			return nil, fmt.Errorf("auth: there is no hook %q: %w", point, sluice.ErrInvalid)
+		}
+		if s.hooks[point], err = newHook(h); err != nil {
+			return nil, fmt.Errorf("auth: hook %q: %w: %w", point, err, sluice.ErrInvalid)
+		}
 	}
 	s.routes()
-	if cfg.EnableEmail && !cfg.EmailAutoconfirm {
-		cfg.Logger.Warn("auth: sign-ups need a confirmation mail, which this version cannot send; they will fail")
-	}
+	s.warn()
 	return s, nil
+}
+
+// warn tells what the settings allow that their author may not have meant.
+func (s *Server) warn() {
+	if s.cfg.EnableEmail && !s.cfg.EmailAutoconfirm && s.cfg.Mailer == nil {
+		s.cfg.Logger.Warn("auth: sign-ups need a confirmation mail and will fail", sluice.LogError, errNoMailer)
+	}
+	for _, entry := range s.cfg.RedirectURLs {
+		if openHost(entry) {
+			s.cfg.Logger.Warn("auth: a redirect URL leaves the end of its host open; a stranger's site may match it", "url", entry)
+		}
+	}
+	for name := range s.cfg.Templates {
+		if _, known := subjects[name]; !known {
+			s.cfg.Logger.Warn("auth: there is no such mail", "mail", name)
+		}
+	}
 }
 
 // withKeyOps gives each public key what WebCrypto's import asks for.
@@ -82,8 +132,24 @@ func (s *Server) routes() {
 		"/token":                            {"POST": s.token},
 		"/user":                             {"GET": s.getUser, "PUT": s.updateUser},
 		"/logout":                           {"POST": s.logout},
-		"/admin/users":                      {"GET": s.admin(s.adminList), "POST": s.admin(s.adminCreate)},
-		"/admin/users/{id}":                 {"GET": s.admin(s.adminGet), "PUT": s.admin(s.adminUpdate), "DELETE": s.admin(s.adminDelete)},
+		"/otp":                              {"POST": s.otp},
+		"/magiclink":                        {"POST": s.magiclink},
+		"/recover":                          {"POST": s.recover},
+		"/resend":                           {"POST": s.resend},
+		"/verify":                           {"GET": s.verifyLink, "POST": s.verify},
+		"/reauthenticate":                   {"GET": s.reauthenticate},
+		"/invite":                           {"POST": s.admin(s.invite)},
+		"/admin/generate_link":              {"POST": s.admin(s.generateLink)},
+		"/admin/audit":                      {"GET": s.admin(s.adminAudit)},
+		"/factors":                          {"POST": s.enroll},
+		"/factors/{factor}":                 {"DELETE": s.unenroll},
+		"/factors/{factor}/challenge":       {"POST": s.challenge},
+		"/factors/{factor}/verify":          {"POST": s.verifyFactor},
+		"/admin/users/{id}/factors":         {"GET": s.admin(s.adminFactors)},
+
+		"/admin/users/{id}/factors/{factor}": {"PUT": s.admin(s.adminFactorUpdate), "DELETE": s.admin(s.adminFactorDelete)},
+		"/admin/users":                       {"GET": s.admin(s.adminList), "POST": s.admin(s.adminCreate)},
+		"/admin/users/{id}":                  {"GET": s.admin(s.adminGet), "PUT": s.admin(s.adminUpdate), "DELETE": s.admin(s.adminDelete)},
 	} {
 		s.handle(pattern, m)
 	}
@@ -128,7 +194,7 @@ func methodNotAllowed(m methods) answer {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.RequestTimeout)
 	defer cancel()
-	r = r.WithContext(ctx)
+	r = r.WithContext(context.WithValue(ctx, clientKey{}, s.clientIP(r)))
 	u := *r.URL
 	u.Path, u.RawPath = strings.TrimSuffix(path.Clean("/"+u.Path), "/")+"/", ""
 	r.URL = &u

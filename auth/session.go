@@ -63,13 +63,15 @@ type amr struct {
 const (
 	byPassword  = "password"
 	byAnonymous = "anonymous"
+	byOTP       = "otp"
+	byTOTP      = "totp"
 )
 
 // aalOf derives the assurance level: a second factor among the methods raises it.
 func aalOf(methods []amr) string {
 	for _, m := range methods {
 		switch m.Method {
-		case "totp", "mfa/phone", "mfa/webauthn":
+		case byTOTP, "mfa/phone", "mfa/webauthn":
 			return "aal2"
 		}
 	}
@@ -94,6 +96,7 @@ type grant struct {
 	session      uuid.UUID
 	methods      []amr
 	refreshToken string
+	method       string // how this token came about, for the claims' hook
 }
 
 // signIn opens a session for u, whose password hash is the one that was checked.
@@ -108,7 +111,7 @@ func (s *Server) signIn(ctx context.Context, tx pg.Tx, u *user, method string, f
 		return nil, errCredentials
 	}
 	sess := session{id: uuid.New(), userID: u.ID}
-	g := &grant{session: sess.id, methods: []amr{{method, now.Unix()}}}
+	g := &grant{session: sess.id, methods: []amr{{method, now.Unix()}}, method: method}
 	if s.cfg.RefreshTokenVersion == 2 {
 		sess.key = newTokenKey()
 	}
@@ -149,12 +152,27 @@ type weakPassword struct {
 // warnTokenSize is where cookies and proxies begin to have trouble with a token.
 const warnTokenSize = 4096
 
-// respond signs the access token and writes the answer.
-func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) error {
+// respond writes the answer to a grant.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, g *grant, weak *weakPassword) error {
+	t, err := s.issue(r.Context(), g)
+	if err != nil {
+		return err
+	}
+	t.WeakPassword = weak
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("sb-auth-user-id", g.user.ID.String())
+	h.Set("sb-auth-session-id", g.session.String())
+	writeJSON(w, http.StatusOK, t)
+	return nil
+}
+
+// issue signs the access token of a grant.
+func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
 	now := s.cfg.Now()
 	expires := now.Add(s.cfg.JWTExpiry)
 	u := g.user
-	access, err := s.cfg.Keys.Sign(map[string]any{
+	claims, err := s.customClaims(ctx, g, map[string]any{
 		"iss":           s.cfg.Issuer,
 		"sub":           u.ID.String(),
 		"aud":           u.Aud,
@@ -171,22 +189,21 @@ func (s *Server) respond(w http.ResponseWriter, g *grant, weak *weakPassword) er
 		"is_anonymous":  u.IsAnonymous,
 	})
 	if err != nil {
-		return errUnexpected.because(err)
+		return nil, err
+	}
+	access, err := s.cfg.Keys.Sign(claims)
+	if err != nil {
+		return nil, errUnexpected.because(err)
 	}
 	if len(access) > warnTokenSize {
 		s.cfg.Logger.Warn("auth: an access token is large; cookies and proxies may cut it: keep less in user_metadata",
 			"bytes", len(access), "user", u.ID)
 	}
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("sb-auth-user-id", u.ID.String())
-	h.Set("sb-auth-session-id", g.session.String())
-	writeJSON(w, http.StatusOK, tokenResponse{
+	return &tokenResponse{
 		AccessToken: access, TokenType: "bearer",
 		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: expires.Unix(),
-		RefreshToken: g.refreshToken, User: u, WeakPassword: weak,
-	})
-	return nil
+		RefreshToken: g.refreshToken, User: u,
+	}, nil
 }
 
 // sessionValid returns the refusal of a session that has ended by the rules of
@@ -221,11 +238,6 @@ func since(now time.Time, d time.Duration) *time.Time {
 	}
 	t := now.Add(-d)
 	return &t
-}
-
-// newPassword returns a password that nobody knows and that fits every rule.
-func newPassword() string {
-	return rand.Text() + "aA1!" + rand.Text()
 }
 
 // newTokenKey returns a session's key, as its column holds it.

@@ -3,7 +3,6 @@ package auth
 import (
 	"context"
 	"net/http"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -45,8 +44,11 @@ func (s *Server) signup(w http.ResponseWriter, r *http.Request) error {
 	if found != nil {
 		return s.signupAgain(w, r, n, found, body.Password)
 	}
-	if err := s.canConfirm(n); err != nil {
-		return err
+	switch {
+	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
+		return errNoSMSProvider
+	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
+		return s.signupWaiting(w, r, n)
 	}
 	return s.signupNew(w, r, n)
 }
@@ -70,10 +72,10 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	if body.Email != "" && body.Phone != "" {
 		return n, errSignupBoth
 	}
-	if err := checkPKCE(body.ChallengeMethod, body.Challenge); err != nil {
+	var err error
+	if n.flow, err = flowOf(body.ChallengeMethod, body.Challenge); err != nil {
 		return n, err
 	}
-	var err error
 	if body.Email != "" {
 		if !s.cfg.EnableEmail {
 			return n, errSignupEmailOff
@@ -96,37 +98,6 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	return n, err
 }
 
-// checkPKCE checks the pair that a client sends to bind a link to itself.
-func checkPKCE(method, challenge string) error {
-	switch {
-	case method == "" && challenge == "":
-		return nil
-	case method == "" || challenge == "":
-		return errPKCEPair
-	case !strings.EqualFold(method, "s256") && !strings.EqualFold(method, "plain"):
-		return errPKCEMethod
-	case len(challenge) < 43 || len(challenge) > 128:
-		return errPKCELength
-	}
-	for _, c := range []byte(challenge) {
-		if !alphanumeric(c) && strings.IndexByte("-._~", c) < 0 {
-			return errPKCECharacters
-		}
-	}
-	return nil
-}
-
-// canConfirm refuses a sign-up that would need a message which cannot be sent.
-func (s *Server) canConfirm(n newUser) error {
-	switch {
-	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
-		return errSendingConfirmation
-	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
-		return errNoSMSProvider
-	}
-	return nil
-}
-
 // signupAgain answers for an address that has a user. Nobody proved to own the
 // address, so the row stays as it is. Without autoconfirm the answer does not
 // tell that a confirmed user exists.
@@ -137,8 +108,11 @@ func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, 
 		}
 		return s.signupPretended(w, r, n)
 	}
-	if err := s.canConfirm(n); err != nil {
-		return err
+	switch {
+	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
+		return errNoSMSProvider
+	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
+		return s.confirmAgain(w, r, n, u)
 	}
 	// Left unconfirmed while confirmations were on. The original signs anybody
 	// in here; we ask for the password.
@@ -162,7 +136,7 @@ func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, 
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 // signupPretended answers as if a new user had been made, who waits for
@@ -170,11 +144,17 @@ func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, 
 func (s *Server) signupPretended(w http.ResponseWriter, r *http.Request, n newUser) error {
 	now := s.cfg.Now().UTC()
 	err := s.inTx(r.Context(), func(tx pg.Tx) error {
+		if n.email != "" {
+			// As often as for an address that is mailed.
+			if err := s.spaced(r.Context(), tx, string(toConfirm), n.email); err != nil {
+				return err
+			}
+		}
 		who := actor{name: n.email + n.phone}
 		return s.audit(r.Context(), tx, who, "user_repeated_signup", s.clientOf(r), map[string]any{"provider": n.provider})
 	})
 	if err != nil {
-		return err
+		return databaseError(err, errUnexpected)
 	}
 	if n.meta == nil {
 		n.meta = metadata{}
@@ -187,31 +167,88 @@ func (s *Server) signupPretended(w http.ResponseWriter, r *http.Request, n newUs
 	return nil
 }
 
+// signupWaiting makes a user who waits for confirmation, and mails the link to it.
+// Without the mail there is no user.
+func (s *Server) signupWaiting(w http.ResponseWriter, r *http.Request, n newUser) error {
+	var u *user
+	ctx := r.Context()
+	err := s.inMailTx(ctx, func(tx pg.Tx) error {
+		var err error
+		if u, err = s.createUser(ctx, tx, n); err != nil {
+			return err
+		}
+		u, err = s.mailConfirmation(ctx, tx, r, u, n.flow)
+		return err
+	})
+	if uniqueViolation(err) == "users_email_partial_key" {
+		// Another request was faster: this one is a repetition.
+		found, ferr := findUser(ctx, s.cfg.Pool, n.email, "", n.aud)
+		if ferr != nil || found == nil {
+			return databaseError(err, errSavingNewUser)
+		}
+		return s.confirmAgain(w, r, n, found)
+	}
+	if err != nil {
+		return databaseError(err, errSavingNewUser)
+	}
+	writeJSON(w, http.StatusOK, u)
+	return nil
+}
+
+// confirmAgain mails an unconfirmed user once more. Whoever asks has not proved
+// to own the address: row and password stay as they are, and what an inviter wrote
+// is not shown.
+func (s *Server) confirmAgain(w http.ResponseWriter, r *http.Request, n newUser, u *user) error {
+	ctx := r.Context()
+	err := s.inMailTx(ctx, func(tx pg.Tx) error {
+		var err error
+		if u, err = lockUser(ctx, tx, u.ID); err != nil || u.confirmed() {
+			return notFound(err)
+		}
+		u, err = s.mailConfirmation(ctx, tx, r, u, n.flow)
+		return err
+	})
+	if err != nil {
+		return databaseError(err, errUpdatingUser)
+	}
+	if u.confirmed() { // meanwhile
+		return s.signupPretended(w, r, n)
+	}
+	if u.InvitedAt != nil {
+		u.UserMetadata, u.Identities = metadata{}, []identity{}
+	}
+	writeJSON(w, http.StatusOK, u)
+	return nil
+}
+
+// mailConfirmation mails an unconfirmed user and returns it as it is then.
+func (s *Server) mailConfirmation(ctx context.Context, tx pg.Tx, r *http.Request, u *user, f flow) (*user, error) {
+	if err := s.spaced(ctx, tx, string(toConfirm), u.Email); err != nil {
+		return u, err
+	}
+	traits := map[string]any{"provider": "email"}
+	if err := s.audit(ctx, tx, byUser(u), "user_confirmation_requested", s.clientOf(r), traits); err != nil {
+		return u, err
+	}
+	if err := s.sendLink(ctx, tx, u, confirmationMail, f, s.redirectTarget(r)); err != nil {
+		return u, err
+	}
+	return loadUser(ctx, tx, u.ID)
+}
+
 // signupNew makes the user and signs it in.
 func (s *Server) signupNew(w http.ResponseWriter, r *http.Request, n newUser) error {
 	var g *grant
 	ctx, from := r.Context(), s.clientOf(r)
 	err := s.inTx(ctx, func(tx pg.Tx) error {
-		n.app = providerMetadata(n.provider)
-		if err := s.insertUser(ctx, tx, n); err != nil {
+		u, err := s.createUser(ctx, tx, n)
+		if err != nil {
 			return err
 		}
-		data := identityData(n.id, n.email, false)
-		if err := exec(ctx, tx, "identity_insert", n.id.String(), n.id, data.json(), n.provider, s.cfg.Now()); err != nil {
+		if err := s.confirm(ctx, tx, u.ID, n.provider, u.UserMetadata); err != nil {
 			return err
 		}
-		meta := n.meta.merge(data)
-		if err := meta.check(); err != nil {
-			return err
-		}
-		if err := exec(ctx, tx, "user_set_user_metadata", n.id, meta.json(), s.cfg.Now()); err != nil {
-			return err
-		}
-		if err := s.confirm(ctx, tx, n.id, n.provider, meta); err != nil {
-			return err
-		}
-		var err error
-		g, err = s.signedUp(ctx, tx, &user{ID: n.id, Email: n.email, Phone: n.phone, password: n.hash}, n.provider, byPassword, from)
+		g, err = s.signedUp(ctx, tx, u, n.provider, byPassword, from)
 		return err
 	})
 	switch uniqueViolation(err) {
@@ -221,7 +258,7 @@ func (s *Server) signupNew(w http.ResponseWriter, r *http.Request, n newUser) er
 	if err != nil {
 		return databaseError(err, errSavingNewUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }
 
 // signedUp signs a new user in and records both.
@@ -254,11 +291,13 @@ func (s *Server) signupAnonymously(w http.ResponseWriter, r *http.Request, data 
 			return err
 		}
 		var err error
-		g, err = s.signedUp(ctx, tx, &user{ID: n.id}, "anonymous", byAnonymous, from)
-		return err
+		if g, err = s.signedUp(ctx, tx, &user{ID: n.id}, "anonymous", byAnonymous, from); err != nil {
+			return err
+		}
+		return s.afterUser(ctx, tx, g.user)
 	})
 	if err != nil {
 		return databaseError(err, errSavingNewUser)
 	}
-	return s.respond(w, g, nil)
+	return s.respond(w, r, g, nil)
 }

@@ -140,13 +140,16 @@ func TestSignUpOfConfirmedAddressTellsNothing(t *testing.T) {
 	s.login("a@example.com", password).ok(200)
 }
 
-// Sign-ups that need a mail fail and leave nothing, as long as no mail is sent.
+// Sign-ups that need a mail fail and leave nothing where no mail can be sent.
 func TestSignUpWithoutMail(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(c *auth.Config) { c.EmailAutoconfirm = false })
+	s := start(t, func(c *auth.Config) { c.EmailAutoconfirm, c.Mailer = false, nil })
 	s.do("POST", "/signup", object{"email": "a@example.com", "password": password}).
 		refused(500, "unexpected_failure", "Error sending confirmation email")
 	same(t, "users", s.count("select count(*) from auth.users"), 0)
+	if !strings.Contains(s.log.String(), "no SMTP server is configured") {
+		t.Error("the log does not say what is missing")
+	}
 }
 
 // A user who was left unconfirmed is not handed to whoever signs up next.

@@ -60,6 +60,9 @@ func (s *Server) passwordGrant(w http.ResponseWriter, r *http.Request) error {
 		stored = u.password
 	}
 	right, err := s.hasher.verify(ctx, stored, body.Password)
+	if err == nil && u != nil {
+		err = s.passwordAttempt(ctx, u, right)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -91,7 +94,7 @@ func (s *Server) passwordGrant(w http.ResponseWriter, r *http.Request) error {
 	if errors.As(s.checkStrength(body.Password), &weak) {
 		note = &weakPassword{weak.message, weak.reasons}
 	}
-	return s.respond(w, g, note)
+	return s.respond(w, r, g, note)
 }
 
 // userOfLogin finds the user of an address; a malformed one has none.

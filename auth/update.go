@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,6 +44,8 @@ type update struct {
 	email, phone string
 	hash         string // of the new password
 	data         metadata
+	flow         flow
+	redirect     string // where links in mails lead
 }
 
 // updateUser answers PUT /user. Passwords are compared and hashed before the
@@ -64,6 +67,7 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	change.redirect = s.redirectTarget(r)
 	if body.Password != nil {
 		if err := s.checkNewPassword(ctx, c, &body); err != nil {
 			return err
@@ -72,8 +76,12 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	begin := s.inTx
+	if change.email != "" {
+		begin = s.inMailTx
+	}
 	var after *user
-	err = s.inTx(ctx, func(tx pg.Tx) error {
+	err = begin(ctx, func(tx pg.Tx) error {
 		if err := s.applyUpdate(ctx, tx, c, change); err != nil {
 			return err
 		}
@@ -92,6 +100,9 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
+	}
+	if change.hash != "" {
+		s.notify(ctx, after, letter{template: "password_changed", to: after.Email})
 	}
 	writeJSON(w, http.StatusOK, after)
 	return nil
@@ -119,7 +130,7 @@ func (s *Server) checkUpdate(ctx context.Context, c *caller, body *updateBody) (
 			return change, err
 		}
 	}
-	if err := checkPKCE(body.ChallengeMethod, body.Challenge); err != nil {
+	if change.flow, err = flowOf(body.ChallengeMethod, body.Challenge); err != nil {
 		return change, err
 	}
 	if body.AppMetadata != nil {
@@ -132,7 +143,7 @@ func (s *Server) checkUpdate(ctx context.Context, c *caller, body *updateBody) (
 		change.phone = ""
 	}
 	credentials := body.Password != nil || change.email != "" || change.phone != ""
-	if credentials && c.hasVerifiedFactor() && (c.session == nil || c.session.aal == "aal1") {
+	if credentials && c.hasVerifiedFactor() && !c.aal2() {
 		return change, errAAL2Required
 	}
 	if c.IsAnonymous && body.Password != nil && change.email == "" && change.phone == "" && c.Email == "" && c.Phone == "" {
@@ -174,11 +185,12 @@ const reauthenticateAfter = 24 * time.Hour
 // checkNewPassword decides whether the caller may set the password.
 func (s *Server) checkNewPassword(ctx context.Context, c *caller, body *updateBody) error {
 	if s.cfg.SecurePasswordChange && (c.session == nil || s.cfg.Now().Sub(c.session.createdAt) > reauthenticateAfter) {
-		// Codes come with /reauthenticate, which is not served: none is valid.
 		if body.Nonce == "" {
 			return errReauthenticate
 		}
-		return errNonce
+		if err := s.checkNonce(ctx, c, body.Nonce); err != nil {
+			return err
+		}
 	}
 	if c.password == "" {
 		return nil
@@ -260,12 +272,14 @@ func (s *Server) applyUpdate(ctx context.Context, tx pg.Tx, c *caller, change up
 		}
 		u.UserMetadata = meta
 	}
-	if change.email != "" {
-		// Everybody else proves the new address by a mail.
-		if !u.IsAnonymous || !s.cfg.EmailAutoconfirm {
-			return errSendingChange
+	if change.email != "" && !strings.EqualFold(change.email, u.Email) {
+		var err error
+		if u.IsAnonymous && s.cfg.EmailAutoconfirm {
+			err = s.setAddress(ctx, tx, u, "email", change.email, true)
+		} else { // everybody else proves the new address by a mail
+			err = s.requestEmailChange(ctx, tx, u, change.email, change.flow, change.redirect)
 		}
-		if err := s.setAddress(ctx, tx, u, "email", change.email, true); err != nil {
+		if err != nil {
 			return err
 		}
 	}

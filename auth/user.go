@@ -43,7 +43,7 @@ type user struct {
 	IsAnonymous            bool       `json:"is_anonymous"`
 	isSSO                  bool
 	password               string
-	reauthenticationToken  string
+	emailChangeStatus      int // 1 when one of two addresses has confirmed the change
 }
 
 // identity is one way in which a user signs in.
@@ -59,8 +59,8 @@ type identity struct {
 	Email        string     `json:"email,omitempty"`
 }
 
-// factor is a second factor; enrolling comes with a later issue, but imported
-// users have some.
+// factor is a second factor. Those of type totp are served; imported users may have
+// others.
 type factor struct {
 	ID               uuid.UUID  `json:"id"`
 	CreatedAt        time.Time  `json:"created_at"`
@@ -103,7 +103,7 @@ func scanUser(row pgx.CollectableRow) (*user, error) {
 		&u.EmailConfirmedAt, &u.PhoneConfirmedAt, &u.ConfirmedAt, &u.InvitedAt,
 		&u.ConfirmationSentAt, &u.RecoverySentAt, &u.EmailChangeSentAt, &u.PhoneChangeSentAt,
 		&u.ReauthenticationSentAt, &u.LastSignInAt, &u.BannedUntil, &u.DeletedAt, &u.CreatedAt, &u.UpdatedAt,
-		&u.NewEmail, &u.NewPhone, &u.reauthenticationToken, &app, &meta, &u.IsAnonymous, &u.isSSO)
+		&u.NewEmail, &u.NewPhone, &u.emailChangeStatus, &app, &meta, &u.IsAnonymous, &u.isSSO)
 	if err != nil {
 		return nil, err
 	}

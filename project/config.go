@@ -90,10 +90,10 @@ type Realtime struct {
 
 // Inbucket is section [inbucket], the mail catcher.
 type Inbucket struct {
-	Enabled    bool   `toml:"enabled"` // default true
-	Port       int    `toml:"port"`    // default 54324
-	SMTPPort   int    `toml:"smtp_port"`
-	POP3Port   int    `toml:"pop3_port"`
+	Enabled    bool   `toml:"enabled"`     // default true
+	Port       int    `toml:"port"`        // default 54324
+	SMTPPort   int    `toml:"smtp_port"`   // not served: Auth hands mails over in process
+	POP3Port   int    `toml:"pop3_port"`   // not served
 	AdminEmail string `toml:"admin_email"` // default admin@email.com
 	SenderName string `toml:"sender_name"` // default Admin
 }
@@ -121,13 +121,14 @@ type Auth struct {
 	MinimumPasswordLength      int      `toml:"minimum_password_length"`       // default 6
 	PasswordRequirements       string   `toml:"password_requirements"`
 
-	Email     AuthEmail      `toml:"email"`
-	Sessions  AuthSessions   `toml:"sessions"`
-	RateLimit map[string]any `toml:"rate_limit"`
+	Email     AuthEmail     `toml:"email"`
+	Sessions  AuthSessions  `toml:"sessions"`
+	RateLimit AuthRateLimit `toml:"rate_limit"`
+
+	MFA  AuthMFA             `toml:"mfa"`
+	Hook map[string]AuthHook `toml:"hook"` // by point
 
 	SMS         map[string]any `toml:"sms"`
-	MFA         map[string]any `toml:"mfa"`
-	Hook        map[string]any `toml:"hook"`
 	External    map[string]any `toml:"external"`
 	ThirdParty  map[string]any `toml:"third_party"`
 	Captcha     map[string]any `toml:"captcha"`
@@ -139,16 +140,79 @@ type Auth struct {
 
 // AuthEmail is section [auth.email].
 type AuthEmail struct {
-	EnableSignup         bool           `toml:"enable_signup"`          // default true: the email provider, sign-up and sign-in
-	DoubleConfirmChanges bool           `toml:"double_confirm_changes"` // default true
-	EnableConfirmations  bool           `toml:"enable_confirmations"`   // default false: addresses are confirmed at sign-up
-	SecurePasswordChange bool           `toml:"secure_password_change"`
-	MaxFrequency         Duration       `toml:"max_frequency"` // default 1s
-	OTPLength            int            `toml:"otp_length"`    // default 6
-	OTPExpiry            int            `toml:"otp_expiry"`    // seconds, default 3600
-	SMTP                 map[string]any `toml:"smtp"`
-	Template             map[string]any `toml:"template"`
-	Notification         map[string]any `toml:"notification"`
+	EnableSignup         bool     `toml:"enable_signup"`          // default true: the email provider, sign-up and sign-in
+	DoubleConfirmChanges bool     `toml:"double_confirm_changes"` // default true
+	EnableConfirmations  bool     `toml:"enable_confirmations"`   // default false: addresses are confirmed at sign-up
+	SecurePasswordChange bool     `toml:"secure_password_change"`
+	MaxFrequency         Duration `toml:"max_frequency"` // default 1s
+	OTPLength            int      `toml:"otp_length"`    // 6 to 10, default 6
+	OTPExpiry            int      `toml:"otp_expiry"`    // seconds, default 3600, at most 86400
+	SMTP                 AuthSMTP `toml:"smtp"`
+	// Template and Notification are the project's own mails, by name.
+	Template     map[string]AuthMail `toml:"template"`
+	Notification map[string]AuthMail `toml:"notification"`
+}
+
+// AuthSMTP is section [auth.email.smtp]: the mail server in place of the catcher.
+type AuthSMTP struct {
+	// Enabled is nil when it is not set: a section with a host is on then.
+	Enabled    *bool  `toml:"enabled"`
+	Host       string `toml:"host"`
+	Port       int    `toml:"port"`
+	User       string `toml:"user"`
+	Pass       string `toml:"pass"`
+	AdminEmail string `toml:"admin_email"`
+	SenderName string `toml:"sender_name"`
+}
+
+// On reports whether mail goes to the server.
+func (s AuthSMTP) On() bool {
+	if s.Enabled != nil {
+		return *s.Enabled
+	}
+	return s.Host != ""
+}
+
+// AuthMail is one of [auth.email.template.NAME] and [auth.email.notification.NAME].
+type AuthMail struct {
+	Enabled bool   `toml:"enabled"` // of a notification
+	Subject string `toml:"subject"`
+	// ContentPath is a file, relative to the folder that holds supabase/.
+	ContentPath string `toml:"content_path"`
+}
+
+// AuthRateLimit is section [auth.rate_limit]. As in the Supabase CLI's stack, what
+// counts requests of one address has no effect in a local stack, and email_sent has
+// one with an SMTP server alone.
+type AuthRateLimit struct {
+	EmailSent          int `toml:"email_sent"`          // in an hour, default 2
+	SMSSent            int `toml:"sms_sent"`            // in an hour, default 30
+	AnonymousUsers     int `toml:"anonymous_users"`     // in an hour, default 30
+	TokenRefresh       int `toml:"token_refresh"`       // in 5 minutes, default 150
+	SignInSignUps      int `toml:"sign_in_sign_ups"`    // in 5 minutes, default 30
+	TokenVerifications int `toml:"token_verifications"` // in 5 minutes, default 30
+	Web3               int `toml:"web3"`                // in 5 minutes, default 30
+}
+
+// AuthMFA is section [auth.mfa]: second factors.
+type AuthMFA struct {
+	MaxEnrolledFactors int            `toml:"max_enrolled_factors"` // default 10
+	TOTP               AuthFactor     `toml:"totp"`
+	Phone              map[string]any `toml:"phone"`
+	WebAuthn           map[string]any `toml:"web_authn"`
+}
+
+// AuthHook is one of [auth.hook.POINT].
+type AuthHook struct {
+	Enabled bool   `toml:"enabled"`
+	URI     string `toml:"uri"`
+	Secrets string `toml:"secrets"`
+}
+
+// AuthFactor is one type of second factor.
+type AuthFactor struct {
+	EnrollEnabled bool `toml:"enroll_enabled"`
+	VerifyEnabled bool `toml:"verify_enabled"`
 }
 
 // AuthSessions is section [auth.sessions].
@@ -194,9 +258,14 @@ func defaults() Config {
 			EnableSignup:               true,
 			EnableRefreshTokenRotation: true, RefreshTokenReuseInterval: 10,
 			MinimumPasswordLength: 6,
+			MFA:                   AuthMFA{MaxEnrolledFactors: 10},
 			Email: AuthEmail{
 				EnableSignup: true, DoubleConfirmChanges: true,
 				MaxFrequency: Duration(time.Second), OTPLength: 6, OTPExpiry: 3600,
+			},
+			RateLimit: AuthRateLimit{
+				EmailSent: 2, SMSSent: 30, AnonymousUsers: 30, TokenRefresh: 150,
+				SignInSignUps: 30, TokenVerifications: 30, Web3: 30,
 			},
 		},
 	}

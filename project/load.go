@@ -330,6 +330,9 @@ func (c *Config) notServed() []Warning {
 	say(len(c.Functions) > 0 || len(c.EdgeRuntime) > 0 && c.EdgeRuntime["enabled"] != false, "functions", "/functions/v1 answers 501")
 	say(len(c.Analytics) > 0 && c.Analytics["enabled"] != false, "analytics", "there are no logs of this service")
 	say(len(c.Experimental) > 0, "experimental", "the keys have no effect")
+	say(c.Inbucket.SMTPPort != 0, "inbucket.smtp_port", "the mail catcher takes the mails of Auth alone")
+	say(c.Inbucket.POP3Port != 0, "inbucket.pop3_port", "mails are read on its page and by its API")
+	say(c.Auth.Hook["send_sms"].Enabled, "auth.hook.send_sms", "no messages are sent to phones")
 	say(c.DB.Pooler["enabled"] == true, "db.pooler", "connect to the database's own port")
 	say(c.API.TLS.Enabled, "api.tls", "the API is plain http")
 	for _, s := range []struct {
@@ -337,13 +340,13 @@ func (c *Config) notServed() []Warning {
 		m   map[string]any
 	}{
 		{"auth.sms", c.Auth.SMS},
-		{"auth.hook", c.Auth.Hook},
 		{"auth.external", c.Auth.External},
 		{"auth.third_party", c.Auth.ThirdParty},
 		{"auth.captcha", c.Auth.Captcha},
 		{"auth.oauth_server", c.Auth.OAuthServer},
 		{"auth.web3", c.Auth.Web3},
-		{"auth.mfa", c.Auth.MFA},
+		{"auth.mfa.phone", c.Auth.MFA.Phone},
+		{"auth.mfa.web_authn", c.Auth.MFA.WebAuthn},
 	} {
 		say(anyEnabled(s.m), s.key, "requests for it are answered as for a disabled feature")
 	}
@@ -403,6 +406,19 @@ func (c *Config) check() []error {
 	bad(c.Auth.JWTExpiry < 1 || c.Auth.JWTExpiry > 604800, "auth.jwt_expiry", "%d is not between 1 and 604800 seconds", c.Auth.JWTExpiry)
 	bad(c.Auth.JWTSecret != "" && len(c.Auth.JWTSecret) < 16, "auth.jwt_secret", "must have at least 16 characters")
 	bad(c.Auth.MinimumPasswordLength < 1 || c.Auth.MinimumPasswordLength > 72, "auth.minimum_password_length", "%d is not between 1 and 72", c.Auth.MinimumPasswordLength)
+	if c.Inbucket.Enabled {
+		port("inbucket.port", c.Inbucket.Port)
+		bad(c.Inbucket.Port == c.API.Port || c.Inbucket.Port == c.DB.Port, "inbucket.port", "%d is also the API's or the database's", c.Inbucket.Port)
+	}
+	e := c.Auth.Email
+	bad(e.OTPLength < 6 || e.OTPLength > 10, "auth.email.otp_length", "%d is not between 6 and 10 digits", e.OTPLength)
+	bad(e.OTPExpiry < 1 || e.OTPExpiry > 86400, "auth.email.otp_expiry", "%d is not between 1 and 86400 seconds", e.OTPExpiry)
+	bad(e.MaxFrequency < 0, "auth.email.max_frequency", "must not be negative")
+	if e.SMTP.On() {
+		bad(e.SMTP.Host == "", "auth.email.smtp.host", "is missing")
+		bad(e.SMTP.AdminEmail == "", "auth.email.smtp.admin_email", "is missing: it is the sender of mails")
+		port("auth.email.smtp.port", e.SMTP.Port)
+	}
 	bad(c.Auth.RefreshTokenReuseInterval < 0, "auth.refresh_token_reuse_interval", "must not be negative")
 	bad(!slices.Contains([]string{"", "letters_digits", "lower_upper_letters_digits", "lower_upper_letters_digits_symbols"}, c.Auth.PasswordRequirements),
 		"auth.password_requirements", "%q is none of letters_digits, lower_upper_letters_digits, lower_upper_letters_digits_symbols", c.Auth.PasswordRequirements)

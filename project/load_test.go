@@ -195,3 +195,75 @@ func TestMigrationsOrder(t *testing.T) {
 		t.Errorf("skipped: %v", skipped)
 	}
 }
+
+func TestLoadMail(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, `
+-- supabase/config.toml --
+[inbucket]
+port = 7000
+smtp_port = 7001
+[auth.email]
+otp_length = 8
+max_frequency = "30s"
+[auth.email.smtp]
+host = "mail.example.com"
+port = 587
+user = "me"
+pass = "env(MAIL_PASS)"
+admin_email = "admin@example.com"
+[auth.email.template.invite]
+subject = "Come in"
+content_path = "./supabase/templates/invite.html"
+[auth.email.notification.password_changed]
+enabled = true
+[auth.rate_limit]
+email_sent = 100
+[auth.mfa.totp]
+enroll_enabled = true
+`)
+	p, warnings, err := project.Load(dir, []string{"MAIL_PASS=secret", "SUPABASE_AUTH_EMAIL_SMTP_USER=other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 1 || warnings[0].Key != "inbucket.smtp_port" {
+		t.Errorf("warnings %v", warnings)
+	}
+	a := p.Config.Auth
+	want := project.AuthSMTP{Host: "mail.example.com", Port: 587, User: "other", Pass: "secret", AdminEmail: "admin@example.com"}
+	if diff := cmp.Diff(want, a.Email.SMTP); diff != "" || !a.Email.SMTP.On() {
+		t.Errorf("smtp (-want +got):\n%s", diff)
+	}
+	mails := map[string]project.AuthMail{"invite": {Subject: "Come in", ContentPath: "./supabase/templates/invite.html"}}
+	if diff := cmp.Diff(mails, a.Email.Template); diff != "" {
+		t.Errorf("templates (-want +got):\n%s", diff)
+	}
+	if !a.Email.Notification["password_changed"].Enabled || a.Email.OTPLength != 8 || time.Duration(a.Email.MaxFrequency) != 30*time.Second ||
+		a.RateLimit.EmailSent != 100 || a.RateLimit.TokenRefresh != 150 || !a.MFA.TOTP.EnrollEnabled || a.MFA.MaxEnrolledFactors != 10 {
+		t.Errorf("auth %+v", a)
+	}
+	off := false
+	if (project.AuthSMTP{Enabled: &off, Host: "x"}).On() || (project.AuthSMTP{}).On() {
+		t.Error("a server that is off is used")
+	}
+
+	_, _, err = project.Load(folder(t, `
+-- supabase/config.toml --
+[inbucket]
+port = 54321
+[auth.email]
+otp_length = 5
+otp_expiry = 100000
+max_frequency = "-1s"
+[auth.email.smtp]
+enabled = true
+`), nil)
+	if !errors.Is(err, sluice.ErrInvalid) {
+		t.Fatalf("error is of no kind: %v", err)
+	}
+	for _, key := range []string{"inbucket.port", "auth.email.otp_length", "auth.email.otp_expiry", "auth.email.max_frequency", "auth.email.smtp.host", "auth.email.smtp.admin_email", "auth.email.smtp.port"} {
+		if !strings.Contains(err.Error(), key+":") {
+			t.Errorf("%s is not reported: %v", key, err)
+		}
+	}
+}

@@ -20,6 +20,7 @@ func TestClients(t *testing.T) {
 	for _, script := range []string{
 		"node/handshake.test.mjs",
 		"node/auth_rest.test.mjs",
+		"node/mail.test.mjs",
 		"node/broadcast.test.mjs",
 		"node/changes.test.mjs",
 		"node/refusals.test.mjs",

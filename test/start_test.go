@@ -18,11 +18,12 @@ import (
 // its status can be sourced by a shell and read as JSON.
 func TestEmptyFolder(t *testing.T) {
 	need(t, postgres())
-	ports := freePorts(t, 3)
+	ports := freePorts(t, 4)
 	s := &stack{bin: sluice(t), dir: t.TempDir(), args: []string{"--chat"}, log: &logBuffer{}, out: &logBuffer{}, env: []string{
 		fmt.Sprintf("SUPABASE_API_PORT=%d", ports[0]),
 		fmt.Sprintf("SUPABASE_DB_PORT=%d", ports[1]),
 		fmt.Sprintf("SUPABASE_AUTH_SITE_URL=http://127.0.0.1:%d", ports[2]),
+		fmt.Sprintf("SUPABASE_INBUCKET_PORT=%d", ports[3]),
 	}}
 	if out, err := s.run("status"); err == nil {
 		t.Errorf("status before the start succeeds: %s", out)
@@ -58,7 +59,7 @@ func TestEmptyFolder(t *testing.T) {
 			t.Errorf("status -o json lacks %s", name)
 		}
 	}
-	for _, name := range []string{"API_URL", "REST_URL", "DB_URL", "PUBLISHABLE_KEY", "SECRET_KEY", "JWT_SECRET", "ANON_KEY", "SERVICE_ROLE_KEY"} {
+	for _, name := range []string{"API_URL", "MAILPIT_URL", "INBUCKET_URL", "REST_URL", "DB_URL", "PUBLISHABLE_KEY", "SECRET_KEY", "JWT_SECRET", "ANON_KEY", "SERVICE_ROLE_KEY"} {
 		if s.vars[name] == "" {
 			t.Errorf("status lacks %s", name)
 		}
@@ -70,6 +71,7 @@ func TestEmptyFolder(t *testing.T) {
 	}
 	get(t, s.vars["API_URL"]+"/auth/v1/health", s.vars["PUBLISHABLE_KEY"], http.StatusOK)
 	get(t, s.vars["API_URL"]+"/rest/v1/", s.vars["SECRET_KEY"], http.StatusOK)
+	get(t, s.vars["MAILPIT_URL"]+"/readyz", "", http.StatusOK)
 }
 
 // TestStartAgain holds the second start: data stays, migrations are not run

@@ -349,6 +349,7 @@ func TestJWKSIsPublic(t *testing.T) {
 	}
 }
 
+// spec: auth:56
 func TestSigningKeyRotation(t *testing.T) {
 	t.Parallel()
 	old, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -364,6 +365,9 @@ func TestSigningKeyRotation(t *testing.T) {
 	k := ring(t, func(c *token.Config) { c.SigningKeys = sluice.Secret(both) })
 	if _, err := k.Verify(sign(t, jwt.SigningMethodES256, old, "old", good())); err != nil {
 		t.Errorf("old key: %v", err)
+	}
+	if _, err := ring(t, nil).Verify(sign(t, jwt.SigningMethodES256, old, "old", good())); err == nil {
+		t.Error("a key that was removed still verifies")
 	}
 	h, _ := base64.RawURLEncoding.DecodeString(strings.Split(must(k.Sign(good())), ".")[0])
 	if strings.Contains(string(h), `"old"`) {

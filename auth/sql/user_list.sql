@@ -8,7 +8,7 @@ select id, coalesce(aud, ''), coalesce(role, ''), coalesce(email, ''), coalesce(
        coalesce(created_at, 'epoch'::timestamptz) as created_at,
        coalesce(updated_at, 'epoch'::timestamptz) as updated_at,
        coalesce(email_change, ''), coalesce(phone_change, ''),
-       '' as reauthentication_token,
+       0 as email_change_confirm_status,
        coalesce(raw_app_meta_data, '{}'), coalesce(raw_user_meta_data, '{}'),
        is_anonymous, is_sso_user
 from auth.users

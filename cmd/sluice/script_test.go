@@ -82,7 +82,7 @@ func condition(cond string) (bool, error) {
 }
 
 func setup(env *testscript.Env) error {
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("SUPABASE_API_PORT", strconv.Itoa(ports[0]))
 	env.Setenv("SUPABASE_DB_PORT", strconv.Itoa(ports[1]))
+	env.Setenv("SUPABASE_INBUCKET_PORT", strconv.Itoa(ports[3]))
 	env.Setenv("API_KEY", token.DevPublishableKey)
 	env.Setenv("SLUICE_PG_BIN", os.Getenv("SLUICE_PG_BIN"))
 	// One process of the test's, as the background ones get the interrupt too.

@@ -37,6 +37,9 @@ type serveConfig struct {
 	adminURL, userURL, authURL sluice.Secret
 	api                        net.Listener
 	explain                    bool
+	// mailer delivers what Auth mails; nil is none. templates are its own mails.
+	mailer    auth.Mailer
+	templates map[string]auth.Template
 }
 
 // serve brings the services up in the order in which they depend on one another
@@ -102,9 +105,12 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
-		if gatewayConfig.Auth, err = auth.New(authConfig(cfg, authPool)); err != nil {
+		authServer, err := auth.New(authConfig(cfg, authPool))
+		if err != nil {
 			return err
 		}
+		gatewayConfig.Auth = authServer
+		g.Go(func() error { return authServer.Run(ctx) })
 	}
 	if cfg.project.Realtime.Enabled {
 		gatewayConfig.Realtime = rt
@@ -171,7 +177,33 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		RefreshTokenRotation: a.EnableRefreshTokenRotation,
 		ReuseInterval:        time.Duration(a.RefreshTokenReuseInterval) * time.Second,
 		SessionTimebox:       time.Duration(a.Sessions.Timebox), SessionInactivity: time.Duration(a.Sessions.InactivityTimeout),
+		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
+		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
+		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
+		RateLimits:       auth.RateLimits{Email: mailLimit(a)},
+		Hooks:            authHooks(a),
+		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
+}
+
+// authHooks are the hooks that are on.
+func authHooks(a project.Auth) map[string]auth.Hook {
+	out := map[string]auth.Hook{}
+	for point, h := range a.Hook {
+		if h.Enabled && point != "send_sms" { // which project.Load has warned about
+			out[point] = auth.Hook{URI: h.URI, Secrets: sluice.Secret(h.Secrets)}
+		}
+	}
+	return out
+}
+
+// mailLimit is how many mails an hour Auth sends: without a mail server of its own
+// a project has no limit.
+func mailLimit(a project.Auth) int {
+	if a.Email.SMTP.On() {
+		return a.RateLimit.EmailSent
+	}
+	return 0
 }
 
 // How often the daily partitions of realtime.messages are made ahead of need and

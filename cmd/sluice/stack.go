@@ -49,6 +49,17 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 		return err
 	}
 	defer api.release()
+	box, mailListener, err := catchMail(p.Config)
+	if err != nil {
+		return err
+	}
+	if box != nil {
+		defer mailListener.Close() // once more than its server
+	}
+	mailer, err := mailerOf(p.Config, box)
+	if err != nil {
+		return err
+	}
 
 	server, err := devpg.New(devpg.Config{
 		DataDir: f.data(), Port: p.Config.DB.Port, Settings: p.Config.PostgresSettings(),
@@ -84,6 +95,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 			adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
 			userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
 			authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
+			mailer:   mailer, templates: mailTemplates(p),
 		},
 	}
 	if o.chat {
@@ -98,6 +110,9 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 		}
 		st.state.Chat = address
 		g.Go(func() error { return serveHTTP(ctx, l, page) })
+	}
+	if box != nil {
+		g.Go(func() error { return serveHTTP(ctx, mailListener, box) })
 	}
 	g.Go(func() error { return serveHTTP(ctx, control, st.controlHandler()) })
 	g.Go(func() error { return st.run(ctx) })
@@ -243,8 +258,16 @@ func projectKeys(p *project.Project) (*token.Keyring, namedKeys, error) {
 func statusVars(p *project.Project, n namedKeys) []envVar {
 	c, api := p.Config, p.Config.API.ExternalURL
 	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort(p.Hostname, strconv.Itoa(c.DB.Port)), Path: "/postgres"}
-	const apis, database, keys = "APIs", "Database", "Authentication Keys"
-	out := []envVar{{"api.url", "API_URL", api, apis, "Project URL"}}
+	const tools, apis, database, keys = "Development Tools", "APIs", "Database", "Authentication Keys"
+	var out []envVar
+	if c.Inbucket.Enabled {
+		mail := "http://" + net.JoinHostPort(p.Hostname, strconv.Itoa(c.Inbucket.Port))
+		out = append(out,
+			envVar{"mailpit.url", "MAILPIT_URL", mail, tools, "Mailpit"},
+			envVar{"inbucket.url", "INBUCKET_URL", mail, "", ""},
+		)
+	}
+	out = append(out, envVar{"api.url", "API_URL", api, apis, "Project URL"})
 	if c.API.Enabled {
 		out = append(out, envVar{"api.rest_url", "REST_URL", api + "/rest/v1", apis, "REST"})
 	}

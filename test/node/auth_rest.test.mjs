@@ -163,3 +163,26 @@ test('preflight and services that are not part of Sluice', async () => {
     await res.json();
   }
 });
+
+// spec: auth:151
+test('current: claims of an ES256 token are verified by the client, those of an HS256 token by Auth', async () => {
+  const asked = [];
+  const c = client('current', env.publishable, {
+    global: {
+      fetch: (url, options) => {
+        asked.push(new URL(url).pathname);
+        return fetch(url, options);
+      },
+    },
+  });
+  const { session } = ok(await c.auth.signInWithPassword({ email: 'alice@example.com', password: PASSWORD }));
+  asked.length = 0;
+  const { claims, header } = ok(await c.auth.getClaims());
+  assert.equal(header.alg, 'ES256');
+  assert.equal(claims.sub, session.user.id);
+  assert.deepEqual(asked, ['/auth/v1/.well-known/jwks.json']);
+  asked.length = 0;
+  const shared = jwt({ ...claims, exp: inSeconds(60) });
+  assert.equal(ok(await c.auth.getClaims(shared)).claims.sub, session.user.id);
+  assert.deepEqual(asked, ['/auth/v1/user']);
+});

@@ -1,0 +1,456 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/sluice-dev/sluice/pg"
+)
+
+const (
+	// challengeLife is how long a challenge waits for its code, and how long a
+	// factor that nobody challenged stays unverified.
+	challengeLife = 5 * time.Minute
+	// codesAtOnce is how many codes a factor takes in challengeLife, right or wrong;
+	// further ones are refused unread.
+	codesAtOnce = 10
+)
+
+// factorCaller is the caller of a factor's routes. Who has no address has no second
+// factor either.
+func (s *Server) factorCaller(r *http.Request) (*caller, error) {
+	c, err := s.caller(r)
+	if err == nil && c.IsAnonymous {
+		err = errAnonymousBearer
+	}
+	return c, err
+}
+
+// ownFactor finds the factor that a path names among the caller's.
+func ownFactor(r *http.Request, factors []factor) (*factor, error) {
+	id, ok := parseUUID(r.PathValue("factor"))
+	if !ok {
+		return nil, errFactorID
+	}
+	for i := range factors {
+		if factors[i].ID == id {
+			return &factors[i], nil
+		}
+	}
+	return nil, errFactorNotFound
+}
+
+// aal2 reports whether the caller's session was raised by a second factor.
+func (c *caller) aal2() bool { return c.session != nil && c.session.aal != "aal1" }
+
+// enroll answers POST /factors: a new factor, which counts once it was verified.
+func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.factorCaller(r)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Type   string `json:"factor_type"`
+		Name   string `json:"friendly_name"`
+		Issuer string `json:"issuer"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	switch {
+	case body.Type == "phone":
+		return errEnrollPhone
+	case body.Type == "webauthn":
+		return errEnrollWebAuthn
+	case body.Type != "totp":
+		return errFactorType
+	case !s.cfg.EnableTOTPEnroll:
+		return errEnrollTOTP
+	case len(body.Name) > maxName || len(body.Issuer) > maxName:
+		return errFactorName
+	}
+	if body.Issuer == "" {
+		if site, err := url.Parse(s.cfg.SiteURL); err == nil {
+			body.Issuer = site.Host
+		}
+	}
+	id, secret := uuid.New(), newTOTPSecret()
+	uri := totpURI(body.Issuer, c.name(), secret)
+	picture, err := qrSVG(uri)
+	if err != nil {
+		return errUnexpected.because(err)
+	}
+	if err := s.addFactor(r, c, id, body.Name, secret); err != nil {
+		return err
+	}
+	type totp struct {
+		Picture string `json:"qr_code"`
+		Secret  string `json:"secret"`
+		URI     string `json:"uri"`
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, struct {
+		ID   uuid.UUID `json:"id"`
+		Type string    `json:"type"`
+		Name string    `json:"friendly_name,omitempty"`
+		TOTP totp      `json:"totp"`
+	}{id, body.Type, body.Name, totp{picture, secret, uri}})
+	return nil
+}
+
+// addFactor stores a factor of the caller, who must be let have another one.
+func (s *Server) addFactor(r *http.Request, c *caller, id uuid.UUID, name, secret string) error {
+	ctx, now := r.Context(), s.cfg.Now()
+	err := s.inTx(ctx, func(tx pg.Tx) error {
+		u, err := lockUser(ctx, tx, c.ID)
+		if err != nil {
+			return notFound(err)
+		}
+		if err := exec(ctx, tx, "factor_delete_forgotten", u.ID, now.Add(-challengeLife)); err != nil {
+			return err
+		}
+		if u, err = loadUser(ctx, tx, u.ID); err != nil {
+			return err
+		}
+		for _, f := range u.Factors {
+			if f.FriendlyName == name {
+				return errFactorExists.with(name)
+			}
+		}
+		switch {
+		case len(u.Factors) >= s.cfg.MaxFactors:
+			return errTooManyFactors
+		case u.hasVerifiedFactor() && !c.aal2():
+			return errEnrollAAL
+		}
+		if err := exec(ctx, tx, "factor_insert", id, u.ID, name, secret, now); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, byUser(u), "factor_in_progress", s.clientOf(r), map[string]any{"factor_id": id, "factor_type": "totp"})
+	})
+	return databaseError(err, errUpdatingUser)
+}
+
+// challenge answers POST /factors/{id}/challenge: the begin of a verification.
+func (s *Server) challenge(w http.ResponseWriter, r *http.Request) error {
+	if !s.challenges.allow(s.clientIP(r), s.cfg.Now()) {
+		return errRateLimit
+	}
+	c, err := s.factorCaller(r)
+	if err != nil {
+		return err
+	}
+	f, err := s.totpFactor(r, c)
+	if err != nil {
+		return err
+	}
+	ctx, id, from, now := r.Context(), uuid.New(), s.clientOf(r), s.cfg.Now()
+	err = s.inTx(ctx, func(tx pg.Tx) error {
+		if err := exec(ctx, tx, "factor_challenged", f.ID); err != nil {
+			return err
+		}
+		if err := exec(ctx, tx, "challenge_insert", id, f.ID, from.ip, now); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, byUser(c.user), "challenge_created", from, map[string]any{"factor_id": f.ID, "factor_status": f.Status})
+	})
+	if err != nil {
+		return databaseError(err, errUpdatingUser)
+	}
+	writeJSON(w, http.StatusOK, struct {
+		ID      uuid.UUID `json:"id"`
+		Type    string    `json:"type"`
+		Expires int64     `json:"expires_at"`
+	}{id, f.FactorType, now.Add(challengeLife).Unix()})
+	return nil
+}
+
+// totpFactor finds the caller's factor of a path, of the one type that is served.
+func (s *Server) totpFactor(r *http.Request, c *caller) (*factor, error) {
+	f, err := ownFactor(r, c.Factors)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.FactorType != "totp":
+		return nil, errNotServed.with("A factor of type " + f.FactorType)
+	case !s.cfg.EnableTOTPVerify:
+		return nil, errVerifyTOTP
+	}
+	return f, nil
+}
+
+// verifyFactor answers POST /factors/{id}/verify: the right code raises the session
+// to aal2. Sessions of the user that are below it end, and so do the session's older
+// refresh tokens.
+func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
+	if !s.factorVerifies.allow(s.clientIP(r), s.cfg.Now()) {
+		return errRateLimit
+	}
+	c, err := s.factorCaller(r)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Challenge string `json:"challenge_id"`
+		Code      string `json:"code"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	f, err := s.totpFactor(r, c)
+	switch {
+	case err != nil:
+		return err
+	case c.session == nil:
+		return errSessionGone
+	case body.Code == "":
+		return errFactorCode
+	}
+	challenge, ok := parseUUID(body.Challenge)
+	if !ok {
+		return errChallengeNotFound
+	}
+	ctx, from := r.Context(), s.clientOf(r)
+	var g *grant
+	var refused error
+	err = s.inTx(ctx, func(tx pg.Tx) error {
+		u, err := lockUser(ctx, tx, c.ID)
+		if err != nil {
+			return notFound(err)
+		}
+		right, err := s.checkFactorCode(ctx, tx, f.ID, challenge, from.ip, body.Code)
+		if err != nil {
+			return err
+		}
+		traits := map[string]any{"factor_id": f.ID, "challenge_id": challenge, "factor_type": f.FactorType, "valid": right}
+		if err := s.audit(ctx, tx, byUser(u), "verification_attempted", from, traits); err != nil {
+			return err
+		}
+		if refused, err = s.mfaAttempt(ctx, tx, u, f, right); err != nil || refused != nil {
+			return err
+		}
+		if !right {
+			refused = errTOTPCode // committed: the guess counts
+			return nil
+		}
+		g, err = s.stepUp(ctx, tx, u, c.session.id, f, challenge)
+		return err
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return databaseError(err, errUpdatingUser)
+	}
+	return s.respond(w, r, g, nil)
+}
+
+// checkFactorCode decides about a code for a challenge, which must be of the factor,
+// unused, and from the address that asked for it.
+func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, id, challenge uuid.UUID, from netip.Addr, code string) (right bool, err error) {
+	var secret string
+	var created time.Time
+	var used *time.Time
+	var ip netip.Addr
+	err = tx.QueryRow(ctx, sql("challenge_lock"), challenge, id).Scan(&secret, &created, &used, &ip)
+	now := s.cfg.Now()
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, errChallengeNotFound
+	case err != nil:
+		return false, pg.Wrap(err, "challenge_lock")
+	case used != nil, ip.Unmap() != from.Unmap():
+		return false, errChallengeIP
+	case now.After(created.Add(challengeLife)):
+		return false, errChallengeExpired.with(challenge)
+	}
+	wait, err := s.take(ctx, tx, "factor:"+id.String(), challengeLife/codesAtOnce, codesAtOnce-1)
+	if err != nil {
+		return false, err
+	}
+	if wait > 0 {
+		return false, errRateLimit
+	}
+	return totpFits(secret, code, now), nil
+}
+
+// stepUp makes the factor count and raises the session.
+func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUID, f *factor, challenge uuid.UUID) (*grant, error) {
+	now := s.cfg.Now()
+	rows, _ := tx.Query(ctx, sql("session_lock_wait"), session) // its error is also the rows'
+	sess, err := pgx.CollectExactlyOneRow(rows, scanSession)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errSessionGone
+	}
+	if err != nil {
+		return nil, pg.Wrap(err, "session_lock_wait")
+	}
+	// What was issued before the second factor is worth nothing after it.
+	if err := exec(ctx, tx, "refresh_token_delete_all", sess.id); err != nil {
+		return nil, err
+	}
+	g := &grant{session: sess.id, method: byTOTP}
+	if s.cfg.RefreshTokenVersion == 2 || sess.key != "" {
+		sess.key, sess.counter = newTokenKey(), sess.counter+2
+		g.refreshToken = sess.token()
+	} else {
+		g.refreshToken = newTokenV1()
+		if err := exec(ctx, tx, "refresh_token_insert", g.refreshToken, u.ID.String(), "", sess.id, now); err != nil {
+			return nil, err
+		}
+	}
+	for _, step := range []struct {
+		name string
+		args []any
+	}{
+		{"challenge_verified", []any{challenge, now}},
+		{"factor_verified", []any{f.ID, now}},
+		{"factor_delete_unverified", []any{u.ID, f.FactorType}},
+		{"amr_add", []any{sess.id, byTOTP, now}},
+		{"session_raise", []any{sess.id, f.ID, sess.key, sess.counter, now}},
+		{"session_delete_lower", []any{u.ID, sess.id}},
+	} {
+		if err := exec(ctx, tx, step.name, step.args...); err != nil {
+			return nil, err
+		}
+	}
+	if g.methods, err = loadAMR(ctx, tx, sess.id); err != nil {
+		return nil, err
+	}
+	g.user, err = loadUser(ctx, tx, u.ID)
+	return g, err
+}
+
+// unenroll answers DELETE /factors/{id}. Sessions that the factor raised fall to
+// aal1 at their next refresh.
+func (s *Server) unenroll(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.factorCaller(r)
+	if err != nil {
+		return err
+	}
+	f, err := ownFactor(r, c.Factors)
+	switch {
+	case err != nil:
+		return err
+	case f.Status == "verified" && !c.aal2():
+		return errUnenrollAAL
+	}
+	if err := s.dropFactor(r, c.user, byUser(c.user), f, "factor_unenrolled"); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		ID uuid.UUID `json:"id"`
+	}{f.ID})
+	return nil
+}
+
+func (s *Server) dropFactor(r *http.Request, u *user, who actor, f *factor, action string) error {
+	ctx := r.Context()
+	err := s.inTx(ctx, func(tx pg.Tx) error {
+		if _, err := lockUser(ctx, tx, u.ID); err != nil {
+			return notFound(err)
+		}
+		// Sessions in one order, as sign-outs lock them.
+		for _, name := range []string{"amr_delete_factor", "session_lower", "factor_delete"} {
+			if err := exec(ctx, tx, name, f.ID); err != nil {
+				return err
+			}
+		}
+		return s.audit(ctx, tx, who, action, s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID, "factor_type": f.FactorType})
+	})
+	return databaseError(err, errUpdatingUser)
+}
+
+// userOfFactors finds the user whom an administrator's path names.
+func (s *Server) userOfFactors(r *http.Request) (*user, error) {
+	id, ok := parseUUID(r.PathValue("id"))
+	if !ok {
+		return nil, errUserIDForm
+	}
+	u, err := loadUser(r.Context(), s.cfg.Pool, id)
+	return u, notFound(err)
+}
+
+// adminFactors answers GET /admin/users/{id}/factors.
+func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
+	u, err := s.userOfFactors(r)
+	if err != nil {
+		return err
+	}
+	if u.Factors == nil {
+		u.Factors = []factor{}
+	}
+	writeJSON(w, http.StatusOK, u.Factors)
+	return nil
+}
+
+// adminFactorUpdate answers PUT /admin/users/{id}/factors/{factor}.
+func (s *Server) adminFactorUpdate(w http.ResponseWriter, r *http.Request) error {
+	u, err := s.userOfFactors(r)
+	if err != nil {
+		return err
+	}
+	f, err := ownFactor(r, u.Factors)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Name  string `json:"friendly_name"`
+		Phone string `json:"phone"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return err
+	}
+	if len(body.Name) > maxName {
+		return errFactorName
+	}
+	if body.Phone != "" && f.FactorType == "phone" {
+		if f.Phone, err = phoneOf(body.Phone); err != nil {
+			return err
+		}
+	}
+	if body.Name != "" {
+		f.FriendlyName = body.Name
+	}
+	ctx, now := r.Context(), s.cfg.Now()
+	err = s.inTx(ctx, func(tx pg.Tx) error {
+		if err := exec(ctx, tx, "factor_update", f.ID, f.FriendlyName, f.Phone, now); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, byAdmin(r), "factor_updated", s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID})
+	})
+	if strings.HasPrefix(uniqueViolation(err), "mfa_factors_user_friendly_name") {
+		return errFactorExists.with(f.FriendlyName)
+	}
+	if err != nil {
+		return databaseError(err, errUpdatingUser)
+	}
+	f.UpdatedAt = now.UTC()
+	writeJSON(w, http.StatusOK, f)
+	return nil
+}
+
+// adminFactorDelete answers DELETE /admin/users/{id}/factors/{factor}.
+func (s *Server) adminFactorDelete(w http.ResponseWriter, r *http.Request) error {
+	u, err := s.userOfFactors(r)
+	if err != nil {
+		return err
+	}
+	f, err := ownFactor(r, u.Factors)
+	if err != nil {
+		return err
+	}
+	if err := s.dropFactor(r, u, byAdmin(r), f, "factor_deleted"); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, f)
+	return nil
+}

@@ -1,0 +1,1 @@
+select sluice.call_hook($1, $2, $3)
