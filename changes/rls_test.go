@@ -3,6 +3,7 @@ package changes_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -384,7 +385,9 @@ func TestRoleChanges(t *testing.T) {
 	insert()
 	db.Exec("grant " + group + " to " + role)
 	for len(l.got()) == 0 {
-		insert()
+		if insert(); row == 2000 {
+			t.Fatal("the grant is not noticed")
+		}
 	}
 	if got := ids(l.got()); got[0] == 1 {
 		t.Error("a row from before the grant came")
@@ -395,9 +398,51 @@ func TestRoleChanges(t *testing.T) {
 	l, service, row = f.listen(t, claimsOf(role, ""), anonT), f.listen(t, claimsOf("service_role", ""), anonT), 0
 	db.Exec("truncate public.t")
 	for came := -1; came != len(l.got()); { // until a row does not come
-		came = len(l.got())
+		if came = len(l.got()); row > 2000 {
+			t.Fatal("that it is revoked is not noticed")
+		}
 		insert()
 		insert() // when this one has come, the first is decided for everybody
+	}
+}
+
+// Where no event trigger tells of it, grants and row level security are noticed by
+// the fingerprint.
+func TestCatalogChangesWithoutEventTriggers(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec("create table public.t (id int primary key, a text); grant select on public.t to anon, service_role; alter publication supabase_realtime add table public.t")
+	f := newFeed(t, db, func(c *changes.Config) { c.FingerprintEvery = 50 * time.Millisecond })
+	l := f.listen(t, claimsOf("anon", ""), anonT)
+	service := f.listen(t, claimsOf("service_role", ""), anonT)
+	row := 0
+	// last returns what anon got of one more row.
+	last := func() string {
+		before := len(l.got())
+		for range 2 { // when the second has come to somebody, the first is done
+			row++
+			db.Exec("insert into public.t values ($1, 'x')", row)
+			service.wait(row)
+		}
+		if got := summary(l.got()); len(got) > before {
+			return strings.ReplaceAll(got[before], fmt.Sprint(row-1), "N")
+		}
+		return ""
+	}
+	for _, step := range []struct{ ddl, want string }{
+		{"revoke select on public.t from anon", `INSERT {} Error 401: Unauthorized`},
+		{"grant select (id) on public.t to anon", `INSERT {"id":N}`},
+		{"grant select (a) on public.t to anon", `INSERT {"a":"x","id":N}`},
+		{"alter table public.t enable row level security", ""},
+		{"create policy p on public.t using (true)", `INSERT {"a":"x","id":N}`},
+		{"revoke usage on schema public from anon, public", ""},
+	} {
+		db.Exec("set session_replication_role = replica; " + step.ddl + "; reset session_replication_role")
+		for tries := 0; last() != step.want; tries++ {
+			if tries == 2000 {
+				t.Fatalf("%s is not noticed", step.ddl)
+			}
+		}
 	}
 }
 
