@@ -3,6 +3,7 @@ package changes_test
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -363,8 +364,8 @@ func rowsOf(owner, more string, from, to int) (out []string) {
 	return out
 }
 
-// Members of roles and attributes of roles are noticed within a second or so,
-// without anything in the stream.
+// Members of roles are noticed within a second or so without anything in the
+// stream, also what happens in the first second, or while nobody listens.
 func TestRoleChanges(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -372,18 +373,76 @@ func TestRoleChanges(t *testing.T) {
 	db.Exec(owned + fmt.Sprintf(`create role %[1]s; create role %[2]s; grant %[1]s to authenticator; grant usage on schema public to %[1]s;
 		grant select on public.t to %[1]s; create policy g on public.t for select to %[2]s using (true)`, role, group))
 	t.Cleanup(func() { db.Exec(fmt.Sprintf("drop owned by %[1]s, %[2]s; drop role %[1]s, %[2]s", role, group)) })
-	f := newFeed(t, db)
+	f := newFeed(t, db, func(c *changes.Config) { c.FingerprintEvery = 50 * time.Millisecond })
 	l := f.listen(t, claimsOf(role, ""), anonT)
 	service := f.listen(t, claimsOf("service_role", ""), anonT)
-	db.Exec("insert into public.t values (0)")
-	service.wait(1)
-	db.Exec("grant " + group + " to " + role)
-	for i := 1; len(l.got()) == 0; i++ {
-		db.Exec("insert into public.t values ($1)", i)
-		service.wait(i + 1)
+	row := 0
+	insert := func() {
+		row++
+		db.Exec("insert into public.t values ($1)", row)
+		service.wait(row)
 	}
-	if got := ids(l.got()); got[0] == 0 {
+	insert()
+	db.Exec("grant " + group + " to " + role)
+	for len(l.got()) == 0 {
+		if insert(); row == 2000 {
+			t.Fatal("the grant is not noticed")
+		}
+	}
+	if got := ids(l.got()); got[0] == 1 {
 		t.Error("a row from before the grant came")
+	}
+	l.sub.Close()
+	service.sub.Close()
+	db.Exec("revoke " + group + " from " + role)
+	l, service, row = f.listen(t, claimsOf(role, ""), anonT), f.listen(t, claimsOf("service_role", ""), anonT), 0
+	db.Exec("truncate public.t")
+	for came := -1; came != len(l.got()); { // until a row does not come
+		if came = len(l.got()); row > 2000 {
+			t.Fatal("that it is revoked is not noticed")
+		}
+		insert()
+		insert() // when this one has come, the first is decided for everybody
+	}
+}
+
+// Where no event trigger tells of it, grants and row level security are noticed by
+// the fingerprint.
+func TestCatalogChangesWithoutEventTriggers(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec("create table public.t (id int primary key, a text); grant select on public.t to anon, service_role; alter publication supabase_realtime add table public.t")
+	f := newFeed(t, db, func(c *changes.Config) { c.FingerprintEvery = 50 * time.Millisecond })
+	l := f.listen(t, claimsOf("anon", ""), anonT)
+	service := f.listen(t, claimsOf("service_role", ""), anonT)
+	row := 0
+	// last returns what anon got of one more row.
+	last := func() string {
+		before := len(l.got())
+		for range 2 { // when the second has come to somebody, the first is done
+			row++
+			db.Exec("insert into public.t values ($1, 'x')", row)
+			service.wait(row)
+		}
+		if got := summary(l.got()); len(got) > before {
+			return strings.ReplaceAll(got[before], fmt.Sprint(row-1), "N")
+		}
+		return ""
+	}
+	for _, step := range []struct{ ddl, want string }{
+		{"revoke select on public.t from anon", `INSERT {} Error 401: Unauthorized`},
+		{"grant select (id) on public.t to anon", `INSERT {"id":N}`},
+		{"grant select (a) on public.t to anon", `INSERT {"a":"x","id":N}`},
+		{"alter table public.t enable row level security", ""},
+		{"create policy p on public.t using (true)", `INSERT {"a":"x","id":N}`},
+		{"revoke usage on schema public from anon, public", ""},
+	} {
+		db.Exec("set session_replication_role = replica; " + step.ddl + "; reset session_replication_role")
+		for tries := 0; last() != step.want; tries++ {
+			if tries == 2000 {
+				t.Fatalf("%s is not noticed", step.ddl)
+			}
+		}
 	}
 }
 

@@ -180,7 +180,9 @@ func (s *Service) watchCatalog(ctx context.Context) {
 			s.log.Debug("read catalog fingerprint", sluice.LogError, err)
 			continue
 		}
-		if last != "" && now != last {
+		// The first one after nobody listened counts as a change too: what is
+		// known may be from before.
+		if now != last {
 			s.catalog.invalidate()
 		}
 		last = now
