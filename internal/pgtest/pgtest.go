@@ -228,12 +228,13 @@ func makeTemplate(ctx context.Context, base string, bin devpg.Binaries) (string,
 	return data, os.WriteFile(done, nil, 0o644)
 }
 
-// sqlHash tells templates of different SQL, settings and servers apart.
+// sqlHash tells templates of different SQL, settings, servers and days apart.
 func sqlHash(bin devpg.Binaries) (string, error) {
 	_, file, _, _ := runtime.Caller(0)
 	repo := filepath.Join(filepath.Dir(file), "..", "..")
 	h := sha256.New()
-	fmt.Fprintln(h, bin.Full, bin.Dir, settings)
+	// Migrations make the partitions of the days around today.
+	fmt.Fprintln(h, bin.Full, bin.Dir, settings, time.Now().UTC().Format(time.DateOnly))
 	for _, dir := range []string{"pg", "devpg"} {
 		err := filepath.WalkDir(filepath.Join(repo, dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
