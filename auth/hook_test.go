@@ -242,7 +242,9 @@ func TestHookTransport(t *testing.T) {
 	same(t, "tries", e.count(), 3)
 	ask(func(w http.ResponseWriter, _ int) { w.WriteHeader(500) }).refused(500, "unexpected_failure", "Error running hook")
 	same(t, "tries", e.count(), 1)
-	ask(func(w http.ResponseWriter, _ int) { http.Redirect(w, &http.Request{}, "http://127.0.0.1:1/", http.StatusFound) }).ok(500)
+	ask(func(w http.ResponseWriter, _ int) {
+		http.Redirect(w, &http.Request{}, "http://127.0.0.1:1/", http.StatusFound)
+	}).ok(500)
 	ask(func(w http.ResponseWriter, _ int) { fmt.Fprint(w, "hello") }).refused(400, "hook_payload_invalid_content_type", `Invalid Content-Type in hook response: "text/plain"`)
 	json := func(text string) func(http.ResponseWriter, int) {
 		return func(w http.ResponseWriter, _ int) {
