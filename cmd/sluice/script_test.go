@@ -86,7 +86,7 @@ func setup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for i, name := range []string{"API_PORT", "DB_PORT", "SITE_PORT"} {
+	for i, name := range []string{"API_PORT", "DB_PORT", "SITE_PORT", "MAIL_PORT"} {
 		env.Setenv(name, strconv.Itoa(ports[i]))
 	}
 	env.Setenv("SUPABASE_API_PORT", strconv.Itoa(ports[0]))
