@@ -261,7 +261,7 @@ var refusals = map[Code]Refusal{
 	CodeUnableToConnect: {
 		Status: http.StatusServiceUnavailable,
 		Text:   "Realtime was unable to connect to the project database",
-		Remedy: "PostgreSQL does not answer; the client joins again by itself once it does. See `sluice logs`.",
+		Remedy: "PostgreSQL does not answer; the client joins again by itself once it does. `.sluice/postgres.log` says why it does not.",
 	},
 	CodeInitializing: {
 		Status: http.StatusServiceUnavailable,

@@ -1,6 +1,7 @@
 package changes_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -216,4 +217,101 @@ func TestSocketNotPublished(t *testing.T) {
 	refused("2", `{"event":"*","schema":"public","table":"missing"}`, "[event: *, schema: public, table: missing, filters: [], select: nil]")
 	f.db.Exec("drop publication supabase_realtime")
 	refused("3", `{"event":"INSERT","schema":"public"}`, "[event: INSERT, schema: public, table: *, filters: [], select: nil]")
+}
+
+// change reads messages until a row change and returns its data.
+func (s *socket) change() (data struct {
+	Type              string
+	Columns           []struct{ Name string }
+	Record, OldRecord map[string]any
+},
+) {
+	s.t.Helper()
+	for {
+		_, event, _, payload := s.next()
+		if event != "postgres_changes" {
+			continue
+		}
+		var p struct{ Data json.RawMessage }
+		if err := json.Unmarshal([]byte(payload), &p); err != nil {
+			s.t.Fatal(err)
+		}
+		// old_record is not Go's OldRecord.
+		if err := json.Unmarshal(bytes.ReplaceAll(p.Data, []byte(`"old_record"`), []byte(`"OldRecord"`)), &data); err != nil {
+			s.t.Fatal(err)
+		}
+		return data
+	}
+}
+
+// select and bytea, as both serializers carry them.
+// spec: realtime:144 realtime:145
+func TestSocketSelection(t *testing.T) {
+	t.Parallel()
+	f := published(t, "create table public.t (id int primary key, a text, b text, raw bytea); alter table public.t replica identity full")
+	addr := serveSockets(t, f)
+	for i, vsn := range []string{"1.0.0", "2.0.0"} {
+		some, all := dial(t, addr, vsn), dial(t, addr, vsn)
+		some.send("1", "realtime:some", "phx_join", `{"config":{"postgres_changes":[{"event":"*","schema":"public","table":"t","select":["a"]}]}}`)
+		all.send("1", "realtime:all", "phx_join", `{"config":{"postgres_changes":[{"event":"*","schema":"public","table":"t"}]}}`)
+		for _, s := range []*socket{some, all} {
+			for event := ""; event != "system"; {
+				_, event, _, _ = s.next()
+			}
+		}
+		f.db.Exec(`insert into public.t values ($1, 'a', 'b', '\x0102ff')`, i)
+		f.db.Exec("update public.t set b = 'c' where id = $1", i)
+		id := float64(i)
+		for _, kind := range []string{"INSERT", "UPDATE"} {
+			got := some.change()
+			if d := cmp.Diff(map[string]any{"id": id, "a": "a"}, got.Record); d != "" || got.Type != kind || len(got.Columns) != 2 {
+				t.Errorf("vsn %s, selected: %s %v %s", vsn, got.Type, got.Columns, d)
+			}
+			if d := cmp.Diff(map[string]any{"id": id, "a": "a"}, got.OldRecord); kind == "UPDATE" && d != "" {
+				t.Errorf("vsn %s, selected of the old row: %s", vsn, d)
+			}
+			got = all.change()
+			if len(got.Record) != 4 || len(got.Columns) != 4 || got.Record["raw"] != "0102ff" {
+				t.Errorf("vsn %s, whole: %v %v", vsn, got.Columns, got.Record)
+			}
+		}
+	}
+}
+
+// Every operator through the socket, negated, two at once, and on deletes.
+// spec: realtime:146
+func TestSocketFilters(t *testing.T) {
+	t.Parallel()
+	f := published(t, "create table public.t (id int primary key, a text, n int); alter table public.t replica identity full")
+	addr := serveSockets(t, f)
+	for _, vsn := range []string{"1.0.0", "2.0.0"} {
+		for i, filter := range []string{
+			"a=eq.Yes", "a=neq.other", "n=lt.6", "n=lte.5", "n=gt.4", "n=gte.5", "a=in.(Yes,x)", "a=like.Y%", "a=ilike.yE%", "n=not.is.null",
+			"a=match.^Y", "a=imatch.^y", "a=isdistinct.other", "a=not.eq.other", "a=eq.Yes,n=gt.4",
+		} {
+			s := dial(t, addr, vsn)
+			s.send("1", "realtime:f", "phx_join", fmt.Sprintf(`{"config":{"postgres_changes":[{"event":"*","schema":"public","table":"t","filter":%q}]}}`, filter))
+			for event := ""; event != "system"; {
+				var payload string
+				if _, event, _, payload = s.next(); event == "system" && !strings.Contains(payload, `"status":"ok"`) {
+					t.Errorf("%s: %s", filter, payload)
+				}
+			}
+			other := "'other', 9"
+			if strings.HasPrefix(filter, "n=g") {
+				other = "'other', 1"
+			} else if strings.HasPrefix(filter, "n=not") {
+				other = "'other', null"
+			}
+			f.db.Exec("insert into public.t values (1, " + other + "), (2, 'Yes', 5)")
+			f.db.Exec("delete from public.t")
+			if got := s.change(); got.Type != "INSERT" || got.Record["id"] != 2.0 {
+				t.Errorf("vsn %s, %s (%d): %s %v", vsn, filter, i, got.Type, got.Record)
+			}
+			if got := s.change(); got.Type != "DELETE" || got.OldRecord["id"] != 2.0 {
+				t.Errorf("vsn %s, %s (%d): %s %v", vsn, filter, i, got.Type, got.OldRecord)
+			}
+			s.nc.Close()
+		}
+	}
 }

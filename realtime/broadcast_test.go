@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
 )
@@ -171,4 +172,38 @@ func TestPublicNeedsNoDatabase(t *testing.T) {
 		want(t, a.got(), okReply)
 		want(t, b.got(), `broadcast {}`)
 	}, func(cfg *realtime.Config) { cfg.Feed = feed })
+}
+
+// Receivers of one protocol version share one encoding, under the topic that
+// they have joined.
+// spec: realtime:33
+func TestEncodedOncePerVersion(t *testing.T) {
+	t.Parallel()
+	encoded := map[phoenix.Version]int{}
+	of := realtime.Frames(func(dst []byte, v phoenix.Version) ([]byte, bool, error) {
+		encoded[v]++
+		return phoenix.AppendBroadcast(dst, v, "realtime:room", &sluice.Broadcast{Form: sluice.BroadcastJSON, Event: "ev", Payload: []byte("{}")})
+	})
+	for _, v := range []phoenix.Version{phoenix.V1, phoenix.V2} {
+		first := of(v)
+		for range 3 {
+			if again := of(v); &again[0] != &first[0] {
+				t.Errorf("version %d: the second receiver has bytes of its own", v)
+			}
+		}
+		if encoded[v] != 1 {
+			t.Errorf("version %d: encoded %d times", v, encoded[v])
+		}
+	}
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		a, b := w.connect(v), w.connect(v)
+		a.joined("realtime:room", emptyJoin)
+		b.joined("realtime:room", emptyJoin)
+		w.srv.Deliver(&sluice.Broadcast{Topic: sluice.Topic{Name: "room"}, Form: sluice.BroadcastObject, Payload: []byte(`{"event":"ev"}`)})
+		for _, c := range []*client{a, b} {
+			if got := c.got(); len(got) != 1 || got[0].Topic != "realtime:room" {
+				t.Errorf("got %v", got)
+			}
+		}
+	})
 }

@@ -510,6 +510,34 @@ func TestOldRowsAreLeftToReplay(t *testing.T) {
 	})
 }
 
+// spec: pgchanges:113
+func TestRowsOverTheRate(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		c := w.connect(phoenix.V2)
+		c.joined("realtime:room", publicJoin)
+		for range 10 { // 10 rows + 10 delivered: 20 over two ticks are 2 a second
+			w.srv.DeliverRows(rowsNow(eventRow("within")))
+		}
+		if got := c.got(); len(got) != 10 {
+			t.Errorf("got %v", got)
+		}
+		pass(5 * time.Second)
+		w.srv.DeliverRows(rowsNow(eventRow("over"), eventRow("over")))
+		if got := c.got(); len(got) != 0 {
+			t.Errorf("over the rate: %v", got)
+		}
+		if n := w.srv.Metrics().DroppedRows.Load(); n != 2 {
+			t.Errorf("%d rows dropped", n)
+		}
+		beat(70*time.Second, c)
+		c.got()
+		w.srv.DeliverRows(rowsNow(eventRow("again")))
+		if got := c.got(); len(got) != 1 || got[0].broadcast(t).Event != "again" {
+			t.Errorf("after a minute: %v", got)
+		}
+	}, func(cfg *realtime.Config) { cfg.MaxEventsPerSecond = 2 })
+}
+
 func TestRowBroadcast(t *testing.T) {
 	t.Parallel()
 	const id = "00000000-0000-4000-8000-000000000001"

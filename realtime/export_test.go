@@ -37,6 +37,11 @@ func (s *Server) Rights(ctx context.Context, claims sluice.Claims, topic string,
 	return a.allowed, a.err
 }
 
+// Frames makes a message's frames by version, with encode when one is first needed.
+func Frames(encode func(dst []byte, v phoenix.Version) ([]byte, bool, error)) func(v phoenix.Version) []byte {
+	return framesFor(encode, 0).of
+}
+
 // RowBroadcast is the broadcast that a row of realtime.messages makes.
 func RowBroadcast(r *sluice.Relation, row []sluice.Value, maxPayload int) (sluice.Broadcast, string) {
 	p := placesOf(r)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -45,5 +46,24 @@ func TestSetLimits(t *testing.T) {
 	err = setLimits(&got, lookup(map[string]string{"TENANT_MAX_CONCURRENT_USERS": "many", "CLIENT_PRESENCE_MAX_CALLS": "-2"}))
 	if err == nil || !strings.Contains(err.Error(), "TENANT_MAX_CONCURRENT_USERS") || !strings.Contains(err.Error(), "CLIENT_PRESENCE_MAX_CALLS") {
 		t.Errorf("error is %v, want both names", err)
+	}
+}
+
+// docs/config.md names every variable that setLimits reads.
+func TestLimitsAreDocumented(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/config.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg realtime.Config
+	err = setLimits(&cfg, func(name string) (string, bool) {
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/config.md lacks %s", name)
+		}
+		return "", false
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
