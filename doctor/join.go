@@ -143,9 +143,9 @@ func (v *visit) noJoin(err error, what string) Finding {
 		return v.tenant(f)
 	case code == sluice.CodeTooManyConns, code == sluice.CodeTooManyChannels, strings.Contains(reason, "RateLimit"):
 		return limited(f)
-	case strings.HasPrefix(reason, "PrivateOnly"):
+	case code == sluice.CodePrivateOnly:
 		return f.remedy("This project allows private channels alone: switch \"Allow public access\" on in Realtime's settings, or join with private: true and policies on realtime.messages.")
-	case code == CodeNoPartition:
+	case code == CodeNoPartition, code == sluice.CodeMissingPartition:
 		return f.remedy("Today's partition of realtime.messages is missing: restart Realtime, which makes it when the first socket connects.")
 	case code == sluice.CodeUnableToConnect, code == sluice.CodeInitializing:
 		return f.remedy("Realtime cannot reach PostgreSQL: look whether it runs, at [realtime] ip_version and DB_HOST, and at Realtime's log.")

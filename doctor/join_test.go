@@ -75,7 +75,7 @@ func TestExplainedReason(t *testing.T) {
 		c.reply(m, "error", `{"reason":"PrivateOnly: This project only allows private channels"}`)
 		return true
 	}))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopJoin, doctor.CodeJoinRefused, 0, "Allow public access")
+	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopJoin, sluice.CodePrivateOnly, 0, "Allow public access")
 }
 
 // spec: doctor:11

@@ -29,7 +29,7 @@ show() { # the lines a person needs; everything when the step failed
   if [[ ${result[$1]} == ok* ]]; then
     grep -E '^(ok|\?|FAIL|---|clients:|fuzz )' "$log/$1" | grep -vE '^(--- PASS|\?)' || true
   else
-    grep -vE '^(=== |--- PASS|    --- PASS|\?)' "$log/$1" | tail -400
+    grep -vE '^(=== |--- PASS|    --- PASS|\?)' "$log/$1" | tail -300
   fi
 }
 
