@@ -26,6 +26,8 @@ func TestClients(t *testing.T) {
 		"node/refusals.test.mjs",
 		"node/frames.test.mjs",
 		"node/phoenix.test.mjs",
+		"node/private.test.mjs",
+		"node/expiry.test.mjs",
 	} {
 		t.Run(name(script), func(t *testing.T) { runScript(t, s, url, script) })
 	}
@@ -56,6 +58,17 @@ func TestRestart(t *testing.T) {
 	runScript(t, s, control(t, s), "node/restart.test.mjs")
 }
 
+// TestTokensClose runs the script on tokens that expire with the original's way
+// of closing their channels; TestClients runs it with Sluice's own.
+func TestTokensClose(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	s := newProject(t)
+	s.env = []string{"SLUICE_REALTIME_TOKEN_EXPIRY=close", "TOKEN_EXPIRY=close"}
+	s.start(t)
+	runScript(t, s, control(t, s), "node/expiry.test.mjs")
+}
+
 func name(script string) string {
 	return strings.TrimSuffix(filepath.Base(script), ".test.mjs")
 }
@@ -76,6 +89,7 @@ func runScript(t *testing.T, s *stack, controlURL, script string) {
 	cmd := exec.CommandContext(ctx, bin, "--test-force-exit", "--test-reporter", "tap", "--test", "--test-concurrency", "1", script)
 	cmd.Env = append(os.Environ(),
 		"CONTROL_URL="+controlURL, "CHAT_URL="+s.chat, "SCREENSHOTS="+shots, "SLUICE_CHROMIUM="+browser)
+	cmd.Env = append(cmd.Env, s.env...)
 	for name, value := range s.vars {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // setLimits takes Realtime's limits from the environment, under the names that
-// the original reads. What is not set is off where the original bounds a tenant:
+// the original reads, and what happens when a token expires. What is not set is off where the original bounds a tenant:
 // this server has one project, and a quota protects nobody from it. What bounds
 // one client keeps the original's default. All mistakes are reported at once.
 func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
@@ -50,6 +50,12 @@ func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
 	}
 	if n, ok := number("NO_CHANNEL_TIMEOUT_IN_MS"); ok {
 		cfg.NoChannelTimeout = time.Duration(n) * time.Millisecond
+	}
+	expiry, _ := lookup("SLUICE_REALTIME_TOKEN_EXPIRY")
+	switch cfg.TokenExpiry = realtime.TokenExpiry(expiry); cfg.TokenExpiry {
+	case "", realtime.ExpiryMute, realtime.ExpiryClose:
+	default:
+		errs = append(errs, fmt.Errorf("SLUICE_REALTIME_TOKEN_EXPIRY is %q: it must be mute or close", expiry))
 	}
 	return errors.Join(errs...)
 }

@@ -50,3 +50,9 @@ alter table public.notes enable row level security;
 create policy "owners" on public.notes for all to authenticated
   using (owner = (select auth.uid())) with check (owner = (select auth.uid()));
 alter publication supabase_realtime add table public.notes;
+
+-- Private channels: topics of teams are for signed-in users, and some of them
+-- may be read alone.
+create policy "teams are read" on realtime.messages for select to authenticated using (realtime.topic() like 'team:%');
+create policy "teams are written" on realtime.messages for insert to authenticated
+  with check (realtime.topic() like 'team:%' and realtime.topic() not like 'team:readonly:%');
