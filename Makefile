@@ -7,7 +7,7 @@ COUNT       ?= 10
 SOAK        ?= 10m
 export SLUICE_TEST_PG ?= required
 
-.PHONY: help build run test unit e2e lint fmt fuzz soak bench bench-compare generate verify vendor setup clean
+.PHONY: help build run test unit e2e lint fmt fuzz soak bench bench-compare vendor clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n",$$1,$$2}' Makefile

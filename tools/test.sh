@@ -46,7 +46,7 @@ for name in lint unit e2e fuzz; do printf '%-5s %s\n' "$name" "${result[$name]}"
 printf 'failed:\n'
 cat "$log/unit" "$log/e2e" | grep -E '^ *--- FAIL' || printf '  nothing\n'
 printf 'skipped, with the reason:\n'
-cat "$log/unit" "$log/e2e" | grep -A3 -E '^ *--- SKIP' | grep -vE '^--$' | head -60 || true
+cat "$log/unit" "$log/e2e" | grep -B1 -E '^ *--- SKIP' | grep -vE '^--$' | head -60 || true
 grep -h '^fuzz skipped' "$log/fuzz" || true
 printf '%s passed, %s failed, %s skipped\n' "$(count PASS)" "$(count FAIL)" "$(count SKIP)"
 exit $failed
