@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/sluice-dev/sluice"
@@ -23,6 +24,7 @@ type poller struct {
 	fd    int
 	file  *os.File // of fd
 	ended chan struct{}
+	over  atomic.Bool // close was called
 
 	mu     sync.Mutex
 	conns  map[int32]*conn // by descriptor
@@ -73,7 +75,7 @@ func (p *poller) loop() error {
 			return n > 0 || waitErr != nil
 		})
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case p.over.Load(): // a raw read of a closed file has no error of its own to ask for
 			return nil
 		case errors.Is(waitErr, syscall.EINTR):
 			continue
@@ -97,6 +99,7 @@ func (p *poller) loop() error {
 
 // close ends run and waits for it. No conn may be left.
 func (p *poller) close() {
+	p.over.Store(true)
 	_ = p.file.Close()
 	<-p.ended
 }
