@@ -283,7 +283,10 @@ func TestWritePolicyIsAskedOnce(t *testing.T) {
 					t.Errorf("asked %d and %d times for 100 broadcasts", b, p)
 				}
 				if n := w.srv.Metrics().Broadcasts.Load(); n != int64(50*len(write)) {
-					t.Errorf("%d sends counted as events", n)
+					t.Errorf("%d sends went out", n)
+				}
+				if n := w.metric("limit_counted_total", "events"); n != float64(50*len(write)) {
+					t.Errorf("%v sends counted as events", n)
 				}
 
 				c.push(nil, "realtime:room", "presence", track(`{"n":-1}`))
