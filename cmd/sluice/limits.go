@@ -10,7 +10,7 @@ import (
 )
 
 // setLimits takes Realtime's limits from the environment, under the names that
-// the original reads, and what happens when a token expires. What is not set is off where the original bounds a tenant:
+// the original reads, and the other switches of docs/config.md. What is not set is off where the original bounds a tenant:
 // this server has one project, and a quota protects nobody from it. What bounds
 // one client keeps the original's default. All mistakes are reported at once.
 func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
@@ -57,5 +57,17 @@ func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
 	default:
 		errs = append(errs, fmt.Errorf("SLUICE_REALTIME_TOKEN_EXPIRY is %q: it must be mute or close", expiry))
 	}
+	flag := func(name string, to *bool) {
+		text, _ := lookup(name)
+		if text == "" {
+			return
+		}
+		var err error
+		if *to, err = strconv.ParseBool(text); err != nil {
+			errs = append(errs, fmt.Errorf("%s is %q: it must be true or false", name, text))
+		}
+	}
+	flag("SLUICE_REALTIME_PRIVATE_ONLY", &cfg.PrivateOnly)
+	flag("SLUICE_REALTIME_COMPRESSION", &cfg.Compression)
 	return errors.Join(errs...)
 }

@@ -32,20 +32,26 @@ func TestSetLimits(t *testing.T) {
 	err := setLimits(&got, lookup(map[string]string{
 		"TENANT_MAX_CONCURRENT_USERS": "200", "TENANT_MAX_JOINS_PER_SECOND": "-1", "TENANT_MAX_EVENTS_PER_SECOND": "0",
 		"CLIENT_PRESENCE_MAX_CALLS": "7", "CLIENT_PRESENCE_WINDOW_MS": "1000", "TENANT_MAX_CHANNELS_PER_CLIENT": "3",
-		"NO_CHANNEL_TIMEOUT_IN_MS": "2000",
+		"NO_CHANNEL_TIMEOUT_IN_MS": "2000", "SLUICE_REALTIME_TOKEN_EXPIRY": "close",
+		"SLUICE_REALTIME_PRIVATE_ONLY": "true", "SLUICE_REALTIME_COMPRESSION": "1",
 	}))
 	want := realtime.Config{
 		MaxUsers: 200, MaxJoinsPerSecond: realtime.Unlimited, MaxEventsPerSecond: realtime.Nothing,
 		MaxPresencePerSecond: realtime.Unlimited, MaxPresenceCalls: 7, PresenceWindow: time.Second, MaxChannels: 3,
-		NoChannelTimeout: 2 * time.Second,
+		NoChannelTimeout: 2 * time.Second, TokenExpiry: realtime.ExpiryClose, PrivateOnly: true, Compression: true,
 	}
 	if d := cmp.Diff(want, got); err != nil || d != "" {
 		t.Errorf("%v (-want +got):\n%s", err, d)
 	}
 
-	err = setLimits(&got, lookup(map[string]string{"TENANT_MAX_CONCURRENT_USERS": "many", "CLIENT_PRESENCE_MAX_CALLS": "-2"}))
-	if err == nil || !strings.Contains(err.Error(), "TENANT_MAX_CONCURRENT_USERS") || !strings.Contains(err.Error(), "CLIENT_PRESENCE_MAX_CALLS") {
-		t.Errorf("error is %v, want both names", err)
+	err = setLimits(&got, lookup(map[string]string{
+		"TENANT_MAX_CONCURRENT_USERS": "many", "CLIENT_PRESENCE_MAX_CALLS": "-2",
+		"SLUICE_REALTIME_TOKEN_EXPIRY": "later", "SLUICE_REALTIME_COMPRESSION": "a bit",
+	}))
+	for _, name := range []string{"TENANT_MAX_CONCURRENT_USERS", "CLIENT_PRESENCE_MAX_CALLS", "SLUICE_REALTIME_TOKEN_EXPIRY", "SLUICE_REALTIME_COMPRESSION"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error is %v, want %s named", err, name)
+		}
 	}
 }
 
