@@ -41,7 +41,7 @@ func (v *visit) send(ctx context.Context, method, path string, header map[string
 		req.Header.Set(k, val)
 	}
 	client := http.Client{
-		Transport:     &http.Transport{TLSClientConfig: v.tlsConfig(), DisableKeepAlives: true},
+		Transport:     transport(v.tlsConfig()),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return do(&client, req, method+" "+path)

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -137,6 +139,46 @@ func (v *visit) dial(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", target)
 	}
 	return (&tls.Dialer{Config: v.tlsConfig()}).DialContext(ctx, "tcp", target)
+}
+
+// transport makes connections that read nothing before the request is on its
+// way. A server that speaks first, such as a database, is then judged by what it
+// says; net/http would log it and report the connection as lost, depending on
+// which comes first.
+func transport(t *tls.Config) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:   t,
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &askFirst{Conn: c, asked: make(chan struct{})}, nil
+		},
+	}
+}
+
+// askFirst is a connection whose reads wait for the first write.
+type askFirst struct {
+	net.Conn
+	once  sync.Once
+	asked chan struct{} // closed by the first write, or by Close
+}
+
+func (c *askFirst) Read(b []byte) (int, error) {
+	<-c.asked
+	return c.Conn.Read(b)
+}
+
+func (c *askFirst) Write(b []byte) (int, error) {
+	defer c.once.Do(func() { close(c.asked) })
+	return c.Conn.Write(b)
+}
+
+func (c *askFirst) Close() error {
+	defer c.once.Do(func() { close(c.asked) })
+	return c.Conn.Close()
 }
 
 func (v *visit) checkTLS(ctx context.Context) []Finding {

@@ -47,7 +47,7 @@ func (v *visit) fetchPage(ctx context.Context) (*document, *answer, error) {
 	tlsConfig := v.tlsConfig()
 	tlsConfig.ServerName = "" // the page's own
 	client := http.Client{
-		Transport: &http.Transport{TLSClientConfig: tlsConfig, DisableKeepAlives: true},
+		Transport: transport(tlsConfig),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			at = r.URL
 			if len(via) >= 10 {
