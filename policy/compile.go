@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/pg"
 )
@@ -48,14 +47,17 @@ type Plan struct {
 	// Seen are the claims that decide, each as SQL; nil at tiers 0 and 3, where
 	// none or all of them do.
 	Seen []string
-	// SQL is the statement of tier 2.
-	SQL string
+	// SQL and OpenSQL are the statements of tier 2: see compileSet. OpenSlot is -1
+	// when there is no OpenSQL.
+	SQL, OpenSQL string
+	OpenSlot     int
 
 	slots   []evalFn
 	types   []string // of the slots, for tier 2
 	decides evalFn   // tier 1
 	columns []planColumn
 	index   indexed
+	scratch int // places that evaluating needs
 }
 
 // planColumn is a column that tier 1 reads.
@@ -84,7 +86,7 @@ func Compile(ctx context.Context, admin *pg.Pool, in Input) (*Plan, error) {
 		return nil, pg.Wrap(err, "compile policies")
 	}
 	c := &compiler{in: in, expander: &expander{loader: newLoader(ctx, tx, in.SearchPath)}}
-	c.evaluator = &evaluator{c.loader, c.expander}
+	c.evaluator = &evaluator{loader: c.loader, x: c.expander}
 	p, err := c.plan()
 	var why notHere
 	if errors.As(err, &why) {
@@ -132,7 +134,7 @@ func (c *compiler) choose(whole *expr) (*Plan, error) {
 		return &Plan{Shows: whole.isBool(true)}, nil
 	}
 	taken := c.takeSlots(whole)
-	p := &Plan{Tier: TierPredicate, Seen: []string{}, index: indexed{-1, -1}}
+	p := &Plan{Tier: TierPredicate, Seen: []string{}, index: indexed{-1, -1}, OpenSlot: -1}
 	for _, s := range c.slots {
 		fn, err := c.evaluator.fn(s)
 		if err != nil {
@@ -153,12 +155,12 @@ func (c *compiler) choose(whole *expr) (*Plan, error) {
 	var why notHere
 	switch {
 	case errors.As(err, &why):
-		p.Tier, p.Why = TierSet, string(why)
+		p.Tier, p.Why, p.scratch = TierSet, string(why), c.evaluator.scratch
 		return p, c.compileSet(p, taken)
 	case err != nil:
 		return nil, err
 	}
-	p.decides = decides
+	p.decides, p.scratch = decides, c.evaluator.scratch
 	if p.columns, err = c.columnsOf(taken); err != nil {
 		return nil, err
 	}
@@ -291,7 +293,7 @@ type Bound struct {
 // Bind evaluates what an identity's claims decide.
 func (p *Plan) Bind(claims sluice.Claims) *Bound {
 	b := &Bound{plan: p, slots: make([]value, len(p.slots))}
-	n := &env{claims: claimsOf(claims)}
+	n := &env{claims: claimsOf(claims), scratch: make([]value, p.scratch)}
 	var key strings.Builder
 	for i, s := range p.slots {
 		b.slots[i] = s(n)
@@ -328,6 +330,10 @@ func (v value) appendKey(b *strings.Builder) {
 	}
 	b.WriteByte(';')
 }
+
+// Open returns the value of the slot by which OpenSQL tells who sees a row; false
+// means that this one sees none but what everybody sees.
+func (b *Bound) Open() (string, bool) { return b.slots[b.plan.OpenSlot].indexKey() }
 
 // Row is a row's values as a plan of tier 1 reads them.
 type Row struct {
@@ -403,9 +409,18 @@ const (
 	Unsure
 )
 
-// See decides whether the identity sees a row, at tiers 0 and 1.
-func (b *Bound) See(r Row) Answer {
-	p := b.plan
+// Judge decides rows at tiers 0 and 1. It serves one goroutine.
+type Judge struct {
+	plan *Plan
+	env  env
+}
+
+// Judge returns a new one.
+func (p *Plan) Judge() *Judge { return &Judge{p, env{scratch: make([]value, p.scratch)}} }
+
+// See decides whether b sees a row.
+func (j *Judge) See(b *Bound, r *Row) Answer {
+	p := j.plan
 	switch {
 	case p.Tier == TierConstant && p.Shows:
 		return Yes
@@ -414,8 +429,8 @@ func (b *Bound) See(r Row) Answer {
 	case b.odd:
 		return Unsure
 	}
-	n := env{row: r.values, slots: b.slots}
-	switch v := p.decides(&n); {
+	j.env.row, j.env.slots = r.values, b.slots
+	switch v := p.decides(&j.env); {
 	case v.kind == vUnsure:
 		return Unsure
 	case v.kind == vBool && v.n == 1:
@@ -423,4 +438,3 @@ func (b *Bound) See(r Row) Answer {
 	}
 	return No
 }
-

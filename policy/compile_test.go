@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/pgtest"
@@ -127,6 +129,9 @@ func TestCompileShapes(t *testing.T) {
 			u.check(t, []string{"create policy p on public.t for select using (" + tt.using + ")"}, tt.tier)
 		})
 	}
+	if u.open == 0 {
+		t.Error("no policy had an open statement")
+	}
 	t.Run("restrictive", func(t *testing.T) {
 		u.check(t, []string{
 			"create policy a on public.t for select using (exists (select 1 from open_members m where m.room_id = t.room_id and m.user_id = auth.uid()))",
@@ -148,6 +153,7 @@ type universe struct {
 	table policy.Table
 	rows  [][]sluice.Value
 	ids   []int
+	open  int // comparisons of an open statement
 }
 
 func (u *universe) load() {
@@ -289,12 +295,38 @@ func (u *universe) decide(t *testing.T, p *policy.Plan, who sluice.Claims) []pol
 			n, _ := strconv.Atoi(string(r[0]))
 			out[n-1] = policy.Yes
 		}
+		if p.OpenSQL != "" {
+			u.compareOpen(t, c.Conn().PgConn(), p, b, append(list, '}'), out)
+		}
 	default:
+		judge := p.Judge()
 		for i, r := range u.rows {
-			out[i] = b.See(p.Row(r))
+			row := p.Row(r)
+			out[i] = judge.See(b, &row)
 		}
 	}
 	return out
+}
+
+// compareOpen asks the statement that does not say who asks.
+func (u *universe) compareOpen(t *testing.T, c *pgconn.PgConn, p *policy.Plan, b *policy.Bound, rows []byte, closed []policy.Answer) {
+	t.Helper()
+	res := c.ExecParams(t.Context(), p.OpenSQL, [][]byte{rows, []byte("100000")}, nil, nil, nil).Read()
+	if res.Err != nil {
+		t.Fatalf("%v\n%s", res.Err, p.OpenSQL)
+	}
+	me, some := b.Open()
+	out := make([]policy.Answer, len(closed))
+	for _, r := range res.Rows {
+		n, _ := strconv.Atoi(string(r[0]))
+		if r[1] == nil || some && string(r[1]) == me {
+			out[n-1] = policy.Yes
+		}
+	}
+	if d := cmp.Diff(closed, out); d != "" {
+		t.Errorf("the open statement differs: %s\n%s", d, p.OpenSQL)
+	}
+	u.open++
 }
 
 // oracle is what PostgreSQL shows, row by row: an error hides that row alone.

@@ -57,6 +57,9 @@ type env struct {
 	slots  []value // of the identity
 	claims *claimValues
 	set    value // the current element of a set
+	// scratch holds the values of arguments that are computed, each in a place of
+	// its own: passing them on costs no memory.
+	scratch []value
 }
 
 // claimValues are the settings that tell who asks.
@@ -100,7 +103,8 @@ const (
 // evaluator turns expressions into functions.
 type evaluator struct {
 	*loader
-	x *expander
+	x       *expander
+	scratch int // places that were given out
 }
 
 // class returns how the values of a type are held, or false. A domain's are those
@@ -619,7 +623,7 @@ func (v *evaluator) arrayViaIO(e *expr, arg evalFn) (evalFn, error) {
 }
 
 // comparison is a strict operator over two values that are not NULL.
-type comparison func(a, b value) value
+type comparison func(a, b *value) value
 
 var (
 	intComparison  = regexp.MustCompile(`^int(?:2|4|8|24|42|28|82|48|84)(eq|ne|lt|le|gt|ge)$`)
@@ -633,8 +637,12 @@ func (v *evaluator) compare(e *expr) (comparison, error) {
 		return nil, err
 	}
 	if m := intComparison.FindStringSubmatch(f.Source); f.Builtin && m != nil {
+		if m[1] == "eq" || m[1] == "ne" {
+			want := m[1] == "eq"
+			return func(a, b *value) value { return truth((a.n == b.n) == want) }, nil
+		}
 		test := ordered(m[1])
-		return func(a, b value) value {
+		return func(a, b *value) value {
 			switch {
 			case a.n < b.n:
 				return truth(test(-1))
@@ -647,15 +655,19 @@ func (v *evaluator) compare(e *expr) (comparison, error) {
 	if m := textComparison.FindStringSubmatch(f.Source); f.Builtin && m != nil {
 		test := ordered(m[1])
 		equality := m[1] == "eq" || m[1] == "ne"
+		want := m[1] == "eq"
 		switch {
 		case f.Source == "booleq" || f.Source == "boolne":
-			return func(a, b value) value { return truth((a.n == b.n) == (m[1] == "eq")) }, nil
+			return func(a, b *value) value { return truth((a.n == b.n) == want) }, nil
 		case strings.HasPrefix(f.Source, "uuid"), strings.HasPrefix(f.Source, "enum") && equality,
 			f.Source == "texteq" || f.Source == "textne":
 			if !deterministic[e.coll] {
 				return nil, refuse("a collation of its own")
 			}
-			return func(a, b value) value { return truth(test(strings.Compare(a.s, b.s))) }, nil
+			if equality {
+				return func(a, b *value) value { return truth((a.s == b.s) == want) }, nil
+			}
+			return func(a, b *value) value { return truth(test(strings.Compare(a.s, b.s))) }, nil
 		}
 	}
 	return nil, refuse("the operator behind %s", f.Name)
@@ -698,7 +710,7 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 			case x.kind == vNull || y.kind == vNull:
 				return truth(x.kind != y.kind)
 			}
-			return truth(cmp(x, y) != yes)
+			return truth(cmp(&x, &y) != yes)
 		}, nil
 	case kNullIf:
 		return func(n *env) value {
@@ -706,7 +718,7 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 			switch {
 			case x.kind == vUnsure || y.kind == vUnsure:
 				return unsure
-			case x.kind == vNull || y.kind == vNull || cmp(x, y) != yes:
+			case x.kind == vNull || y.kind == vNull || cmp(&x, &y) != yes:
 				return x
 			}
 			return null
@@ -747,7 +759,7 @@ func among(x value, list []value, all bool, cmp comparison) value {
 			unknown = true
 			continue
 		}
-		if r := cmp(x, el); (r == yes) != all {
+		if r := cmp(&x, &el); (r == yes) != all {
 			return r
 		}
 	}
@@ -796,30 +808,53 @@ func (v *evaluator) call(e *expr, args []evalFn) (evalFn, error) {
 	} else if do, err = v.compare(e); err != nil {
 		return nil, err
 	}
-	a, b := args[0], args[1]
+	x, y := v.reference(e.args[0], args[0]), v.reference(e.args[1], args[1])
 	return func(n *env) value {
-		x, y := a(n), b(n)
+		a, b := x(n), y(n)
 		switch {
-		case x.kind == vUnsure || y.kind == vUnsure:
+		case a.kind == vUnsure || b.kind == vUnsure:
 			return unsure
-		case x.kind == vNull || y.kind == vNull:
+		case a.kind == vNull || b.kind == vNull:
 			return null
 		}
-		return do(x, y)
+		return do(a, b)
 	}, nil
+}
+
+// reference returns where an argument's value is, which for a column, a slot and a
+// constant needs no copy.
+func (v *evaluator) reference(e *expr, fn evalFn) func(*env) *value {
+	e = plainArg(e)
+	switch e.kind {
+	case kVar:
+		at := e.att - 1
+		return func(n *env) *value { return &n.row[at] }
+	case kSlot:
+		at := e.att
+		return func(n *env) *value { return &n.slots[at] }
+	case kConst:
+		c := fn(nil)
+		return func(*env) *value { return &c }
+	}
+	at := v.scratch
+	v.scratch++
+	return func(n *env) *value {
+		n.scratch[at] = fn(n)
+		return &n.scratch[at]
+	}
 }
 
 // jsonFunctions are those of jsonb, by their names in C.
 var jsonFunctions = map[string]comparison{
-	"jsonb_object_field":       func(a, b value) value { return jsonValue(field(a, b)) },
-	"jsonb_object_field_text":  func(a, b value) value { v, ok := field(a, b); return jsonTextOf(v, ok) },
-	"jsonb_array_element":      func(a, b value) value { return jsonValue(item(a, b)) },
-	"jsonb_array_element_text": func(a, b value) value { v, ok := item(a, b); return jsonTextOf(v, ok) },
-	"jsonb_extract_path":       func(a, b value) value { return jsonValue(path(a, b)) },
-	"jsonb_extract_path_text":  func(a, b value) value { v, ok := path(a, b); return jsonTextOf(v, ok) },
-	"jsonb_exists":             func(a, b value) value { return truth(exists(a.any, b.s)) },
-	"jsonb_exists_any":         func(a, b value) value { return existsOf(a, b, false) },
-	"jsonb_exists_all":         func(a, b value) value { return existsOf(a, b, true) },
+	"jsonb_object_field":       func(a, b *value) value { return jsonValue(field(a, b)) },
+	"jsonb_object_field_text":  func(a, b *value) value { v, ok := field(a, b); return jsonTextOf(v, ok) },
+	"jsonb_array_element":      func(a, b *value) value { return jsonValue(item(a, b)) },
+	"jsonb_array_element_text": func(a, b *value) value { v, ok := item(a, b); return jsonTextOf(v, ok) },
+	"jsonb_extract_path":       func(a, b *value) value { return jsonValue(path(a, b)) },
+	"jsonb_extract_path_text":  func(a, b *value) value { v, ok := path(a, b); return jsonTextOf(v, ok) },
+	"jsonb_exists":             func(a, b *value) value { return truth(exists(a.any, b.s)) },
+	"jsonb_exists_any":         func(a, b *value) value { return existsOf(a, b, false) },
+	"jsonb_exists_all":         func(a, b *value) value { return existsOf(a, b, true) },
 }
 
 func jsonValue(v any, ok bool) value {
@@ -836,7 +871,7 @@ func jsonTextOf(v any, ok bool) value {
 	return jsonText(v)
 }
 
-func field(a, b value) (any, bool) {
+func field(a, b *value) (any, bool) {
 	m, _ := a.any.(map[string]any)
 	v, ok := m[b.s]
 	return v, ok
@@ -844,7 +879,7 @@ func field(a, b value) (any, bool) {
 
 // item is a position of an array. A scalar is stored as an array of itself, and
 // PostgreSQL finds it there.
-func item(a, b value) (any, bool) {
+func item(a, b *value) (any, bool) {
 	list, ok := a.any.([]any)
 	if _, object := a.any.(map[string]any); !ok && !object {
 		list = []any{a.any}
@@ -860,7 +895,7 @@ func item(a, b value) (any, bool) {
 }
 
 // path follows names and positions; a NULL among them finds nothing.
-func path(a, b value) (any, bool) {
+func path(a, b *value) (any, bool) {
 	at := a.any
 	steps, _ := b.any.([]value)
 	for _, s := range steps {
@@ -879,7 +914,7 @@ func path(a, b value) (any, bool) {
 			if err != nil {
 				return nil, false
 			}
-			next, ok := item(value{any: v}, value{n: n})
+			next, ok := item(&value{any: v}, &value{n: n})
 			if !ok {
 				return nil, false
 			}
@@ -905,7 +940,7 @@ func exists(v any, key string) bool {
 	return false
 }
 
-func existsOf(a, b value, all bool) value {
+func existsOf(a, b *value, all bool) value {
 	list, _ := b.any.([]value)
 	for _, k := range list {
 		if k.kind == vText && exists(a.any, k.s) != all {

@@ -7,42 +7,112 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/sluice-dev/sluice/pg"
 )
 
 // maxBranches bounds the alternatives of a condition that are joined apart.
 const maxBranches = 8
 
-// compileSet writes the statement of tier 2. Its parameters are the array of rows
-// (see AppendRow), then for every slot an array of text with a value for each of
-// those who ask. It returns pairs of numbers, from 1 on: a row, and somebody who
-// sees it; NULL is everybody.
+// compileSet writes the statements of tier 2, and lets PostgreSQL look at them.
+//
+// SQL has as parameters the array of rows (see AppendRow), then for every slot an
+// array of text with a value for each of those who ask. It returns pairs of
+// numbers, from 1 on: a row, and somebody who sees it; NULL is everybody.
+//
+// OpenSQL, where there is one, does not say who asks: it has the rows alone, and a
+// number that bounds its result. It returns a row's number with a value that those
+// who see it have in slot OpenSlot; NULL is everybody. It exists when whoever sees
+// a row must have one claim equal to something that the tables tell, such as
+// members.user_id = auth.uid().
 //
 // A table that must have a row for the condition to hold stands in FROM beside
 // rows and askers, so that the planner may begin where there is least: with the
 // rows of the batch, or with those who ask.
 func (c *compiler) compileSet(p *Plan, e *expr) error {
-	var selects []string
-	for _, b := range branches(e) {
-		w := &sqlWriter{c: c, frames: []*frame{{top: true}}}
-		sel := &selection{}
-		if err := w.flatten(b, sel); err != nil {
+	p.OpenSlot = -1
+	alternatives := branches(e)
+	closed, open := make([]string, len(alternatives)), make([]string, 0, len(alternatives))
+	for i, b := range alternatives {
+		text, found, err := c.closed(b)
+		if err != nil {
 			return err
 		}
-		asker, from := "c.g", []string{"r", "c"}
-		if !w.claims {
-			asker, from = "null::pg_catalog.int8", from[:1]
+		closed[i] = text
+		if slot, sql := c.open(b, found); sql != "" && (slot < 0 || p.OpenSlot < 0 || slot == p.OpenSlot) {
+			p.OpenSlot = max(p.OpenSlot, slot)
+			open = append(open, sql)
 		}
-		text := "select r.n, " + asker + " from " + strings.Join(append(from, sel.from...), ", ")
-		if len(sel.where) > 0 {
-			text += " where " + strings.Join(sel.where, " and ")
-		}
-		selects = append(selects, text)
 	}
-	p.SQL = "with " + c.rowsSQL() + ", " + claimsSQL(p.types) + " " + strings.Join(selects, " union ")
-	if len(selects) == 1 {
-		p.SQL = strings.Replace(p.SQL, " select r.n", " select distinct r.n", 1)
+	p.SQL = "with " + c.rowsSQL() + ", " + claimsSQL(p.types) + " " + strings.Join(closed, " union ")
+	if err := c.accepted(p.SQL); err != nil {
+		return err
+	}
+	if len(open) < len(closed) || p.OpenSlot < 0 {
+		p.OpenSlot = -1
+		return nil
+	}
+	p.OpenSQL = "with " + c.rowsSQL() + " select * from (" + strings.Join(open, " union ") + ") as o limit $2"
+	if err := c.accepted(p.OpenSQL); err != nil {
+		p.OpenSQL, p.OpenSlot = "", -1 // a lateral sub-select that refers to what follows it
 	}
 	return nil
+}
+
+// accepted lets PostgreSQL analyse a statement: one that it refuses is none.
+func (c *compiler) accepted(sql string) error {
+	probe, err := c.tx.Begin(c.ctx)
+	if err != nil {
+		return pg.Wrap(err, "check a statement")
+	}
+	defer probe.Rollback(c.ctx) //nolint:errcheck // the transaction is rolled back anyway
+	_, err = probe.Conn().PgConn().Prepare(c.ctx, "", sql, nil)
+	if pg.SQLState(err) != "" && probe.Conn().PgConn().IsClosed() == false {
+		return refuse("a statement that PostgreSQL refuses (%v)", err)
+	}
+	return pg.Wrap(err, "check a statement")
+}
+
+// closed writes one alternative with the relation of those who ask. It returns what
+// the claims have to equal.
+func (c *compiler) closed(e *expr) (string, *selection, error) {
+	w, sel := c.writer(), &selection{}
+	if err := w.flatten(e, sel); err != nil {
+		return "", nil, err
+	}
+	sel.slots = w.slots
+	asker, from := "c.g", []string{"r", "c"}
+	if len(w.slots) == 0 {
+		asker, from = "null::pg_catalog.int8", from[:1]
+	}
+	return sel.sql("r.n, "+asker, from), sel, nil
+}
+
+// open writes one alternative without those who ask: in place of a claim stands
+// what it has to equal. slot is -1 when everybody sees the rows.
+func (c *compiler) open(e *expr, found *selection) (slot int, sql string) {
+	switch len(found.slots) {
+	case 0:
+		return -1, found.sql("r.n, null::pg_catalog.text", []string{"r"})
+	case 1:
+		for slot = range found.slots {
+		}
+		value, ok := found.equal[slot]
+		if !ok {
+			return -1, ""
+		}
+		w, sel := c.writer(), &selection{}
+		w.replaced = map[int]string{slot: value}
+		if err := w.flatten(e, sel); err != nil {
+			return -1, ""
+		}
+		return slot, sel.sql("r.n, "+value+"::pg_catalog.text", []string{"r"})
+	}
+	return -1, ""
+}
+
+func (c *compiler) writer() *sqlWriter {
+	return &sqlWriter{c: c, frames: []*frame{{top: true}}, slots: map[int]bool{}}
 }
 
 // rowsSQL is the relation of the batch's rows: k0, k1, … and the number n.
@@ -111,7 +181,19 @@ func (e *expr) readsTables() bool {
 }
 
 // selection is a FROM and a WHERE.
-type selection struct{ from, where []string }
+type selection struct {
+	from, where []string
+	equal       map[int]string // by slot: what must be equal to it
+	slots       map[int]bool   // that are read
+}
+
+func (s *selection) sql(targets string, from []string) string {
+	text := "select distinct " + targets + " from " + strings.Join(append(from, s.from...), ", ")
+	if len(s.where) > 0 {
+		text += " where " + strings.Join(s.where, " and ")
+	}
+	return text
+}
 
 // frame is a query whose parts are being written.
 type frame struct {
@@ -126,8 +208,10 @@ type sqlWriter struct {
 	c      *compiler
 	frames []*frame
 	tables int
-	claims bool // who asks matters
-	plain  bool // for people: claims as they were written
+	slots  map[int]bool // that were written
+	// replaced are slots in whose place something else is written.
+	replaced map[int]string
+	plain    bool // for people
 }
 
 // flatten writes a condition that must hold: what joins, joins.
@@ -143,10 +227,47 @@ func (w *sqlWriter) flatten(e *expr, sel *selection) error {
 	case e.kind == kSubLink && (e.link == linkExists || e.link == linkAny) && joinable(e.query):
 		return w.joinSub(e, sel)
 	}
+	if err := w.noteEqual(e, sel); err != nil {
+		return err
+	}
 	text, err := w.expr(e)
 	sel.where = append(sel.where, text)
 	return err
 }
+
+// noteEqual notes a condition by which a slot must be equal to something.
+func (w *sqlWriter) noteEqual(e *expr, sel *selection) error {
+	if e.kind != kOp || len(e.args) != 2 {
+		return nil
+	}
+	a, b := e.args[0], e.args[1]
+	if plainArg(a).kind == kSlot {
+		a, b = b, a
+	}
+	text, err := w.expr(a)
+	w.note(e, a, plainArg(b), text, sel)
+	return err
+}
+
+// note keeps that slot has to equal what text says, if that is so by a type in
+// which equal is the same, and if text says it without a claim.
+func (w *sqlWriter) note(op, other, slot *expr, text string, sel *selection) {
+	f := w.c.functions[op.fn]
+	if f == nil || !sameWhenEqual[f.Source] || slot.kind != kSlot || sel.equal[slot.att] != "" {
+		return
+	}
+	if !other.walk(func(x *expr, _ int) bool { return x.kind != kSlot && x.kind != kSubLink }) {
+		return
+	}
+	if sel.equal == nil {
+		sel.equal = map[int]string{}
+	}
+	sel.equal[slot.att] = text
+}
+
+// sameWhenEqual are operators between values of one type that are equal only when
+// their texts are.
+var sameWhenEqual = set("uuid_eq", "texteq", "int2eq", "int4eq", "int8eq")
 
 // joinable reports whether a sub-select may stand in FROM: its rows are not
 // counted, cut or computed from one another.
@@ -181,6 +302,8 @@ func (w *sqlWriter) joinSub(e *expr, sel *selection) error {
 			return err
 		}
 		sel.where = append(sel.where, "("+left+op+right+")")
+		t := plainArg(e.args[0])
+		w.note(t, target, plainArg(t.args[0]), right, sel)
 	}
 	if e.query.where == nil {
 		return nil
@@ -268,7 +391,12 @@ func (w *sqlWriter) expr(e *expr) (string, error) {
 	case kVar:
 		return w.column(e)
 	case kSlot:
-		w.claims = true
+		if text, ok := w.replaced[e.att]; ok {
+			return text, nil
+		}
+		if w.slots != nil {
+			w.slots[e.att] = true
+		}
 		return "c.s" + strconv.Itoa(e.att), nil
 	case kSubLink:
 		return w.subLink(e)
