@@ -51,6 +51,7 @@ type Plan struct {
 	// when there is no OpenSQL.
 	SQL, OpenSQL string
 	OpenSlot     int
+	openToAll    bool // OpenSQL has rows for everybody
 
 	slots   []evalFn
 	types   []string // of the slots, for tier 2
@@ -312,6 +313,33 @@ func (b *Bound) Key() string { return b.key }
 // Odd reports whether only PostgreSQL can tell what the claims mean to the
 // policies: the identity is asked as the user.
 func (b *Bound) Odd() bool { return b.odd }
+
+// Never reports whether no row can be seen with these claims, whatever is in it,
+// as far as that can be told without the tables: the policies compare with a user,
+// say, and there is none.
+func (b *Bound) Never() bool {
+	p := b.plan
+	switch {
+	case p.Tier == TierConstant:
+		return !p.Shows
+	case b.odd || p.Tier == TierUser:
+		return false
+	case p.Tier == TierSet:
+		if p.OpenSlot < 0 || p.openToAll {
+			return false
+		}
+		_, some := b.Open()
+		return !some
+	}
+	n := env{slots: b.slots, scratch: make([]value, p.scratch)}
+	for _, c := range p.columns {
+		for len(n.row) < c.att {
+			n.row = append(n.row, some)
+		}
+	}
+	v := p.decides(&n)
+	return v.kind == vNull || v == no
+}
 
 func (v value) appendKey(b *strings.Builder) {
 	b.WriteByte('0' + byte(v.kind))

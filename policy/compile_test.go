@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -143,6 +144,46 @@ func TestCompileShapes(t *testing.T) {
 	})
 }
 
+func TestNever(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	admin := db.Pool("supabase_admin")
+	if _, err := admin.Exec(t.Context(), shapesSQL); err != nil {
+		t.Fatal(err)
+	}
+	u := &universe{t: t, admin: admin, user: db.Pool("authenticator")}
+	u.load()
+	nobody, somebody := u.who[0], u.who[2]
+	for using, never := range map[string]bool{
+		"auth.uid() = user_id":                      true,
+		"auth.uid() is not null":                    true,
+		"auth.role() = 'authenticated'":             true,
+		"is_public or owner = auth.uid()":           false,
+		"is_public and owner = auth.uid()":          true,
+		"not (auth.uid() = user_id)":                true,
+		"coalesce(auth.uid() = user_id, is_public)": false,
+		"exists (select 1 from open_members m where m.room_id = t.room_id and m.user_id = auth.uid())":              true,
+		"is_public or exists (select 1 from open_members m where m.room_id = t.room_id and m.user_id = auth.uid())": false,
+		"exists (select 1 from open_members m where m.room_id = t.room_id)":                                         false,
+	} {
+		if _, err := admin.Exec(t.Context(), "create policy p on public.t for select using ("+using+")"); err != nil {
+			t.Fatal(err)
+		}
+		for _, who := range []sluice.Claims{nobody, somebody} {
+			p, err := policy.Compile(t.Context(), admin, policy.Input{Table: &u.table, Guard: u.oid, Role: who.Role, SearchPath: "public"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := p.Bind(who).Never(), never && who.Subject == ""; got != want {
+				t.Errorf("%s, sub %q: %v", using, who.Subject, got)
+			}
+		}
+		if _, err := admin.Exec(t.Context(), "drop policy p on public.t"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // universe is a table with rows, and people who look at it.
 type universe struct {
 	t     *testing.T
@@ -247,6 +288,9 @@ func (u *universe) check(t *testing.T, policies []string, tier policy.Tier) {
 		p := plans[who.Role]
 		got := u.decide(t, p, who)
 		want := u.oracle(t, who)
+		if p.Bind(who).Never() && slices.Contains(want, true) {
+			t.Errorf("%s %s: never, and PostgreSQL shows %v", who.Role, who.JSON, want)
+		}
 		for i := range u.rows {
 			if got[i] == policy.Unsure && p.Tier != policy.TierUser && p.Bind(who).Odd() {
 				continue

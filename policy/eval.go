@@ -33,14 +33,20 @@ const (
 	vJSON
 	vArray
 	vUnsure
+	// vAny is some value, or NULL, that is not looked at: see Bound.Never.
+	vAny
 )
 
 var (
 	null   = value{}
 	unsure = value{kind: vUnsure}
+	some   = value{kind: vAny}
 	no     = value{kind: vBool}
 	yes    = value{kind: vBool, n: 1}
 )
+
+// open reports whether v is no definite value.
+func (x value) open() bool { return x.kind >= vUnsure }
 
 func truth(b bool) value {
 	if b {
@@ -202,7 +208,7 @@ func (v *evaluator) fn(e *expr) (evalFn, error) {
 		not := e.not
 		return func(n *env) value {
 			x := args[0](n)
-			if x.kind == vUnsure {
+			if x.open() {
 				return x
 			}
 			return truth((x.kind == vNull) != not)
@@ -219,8 +225,8 @@ func (v *evaluator) fn(e *expr) (evalFn, error) {
 		return func(n *env) value {
 			out := make([]value, len(args))
 			for i, a := range args {
-				if out[i] = a(n); out[i].kind == vUnsure {
-					return unsure
+				if out[i] = a(n); out[i].open() {
+					return out[i]
 				}
 			}
 			return value{kind: vArray, any: out}
@@ -238,7 +244,7 @@ func (v *evaluator) fn(e *expr) (evalFn, error) {
 		return func(n *env) value {
 			for i := 0; i+1 < len(args); i += 2 {
 				switch c := args[i](n); {
-				case c.kind == vUnsure:
+				case c.open():
 					return c
 				case c == yes:
 					return args[i+1](n)
@@ -256,20 +262,25 @@ func (v *evaluator) fn(e *expr) (evalFn, error) {
 func connect(or bool, args []evalFn) evalFn {
 	decides := truth(or)
 	return func(n *env) value {
-		unknown := false
+		unknown, open := false, false
 		for _, a := range args {
 			switch x := a(n); x.kind {
 			case vUnsure:
 				return x
 			case vNull:
 				unknown = true
+			case vAny:
+				open = true
 			default:
 				if (x.n == 1) == or {
 					return decides
 				}
 			}
 		}
-		if unknown {
+		switch {
+		case open && (or || !unknown):
+			return some
+		case unknown:
 			return null
 		}
 		return truth(!or)
@@ -280,7 +291,7 @@ func connect(or bool, args []evalFn) evalFn {
 func isBool(test int, arg evalFn) evalFn {
 	return func(n *env) value {
 		x := arg(n)
-		if x.kind == vUnsure {
+		if x.open() {
 			return x
 		}
 		var holds bool
@@ -590,7 +601,7 @@ func (v *evaluator) convert(from, to uint32) (func(value) value, error) {
 		return nil, refuse("a cast to %s", tt.Name)
 	}
 	return func(x value) value {
-		if x.kind == vNull || x.kind == vUnsure {
+		if x.kind == vNull || x.open() {
 			return x
 		}
 		return out(x)
@@ -614,8 +625,8 @@ func (v *evaluator) arrayViaIO(e *expr, arg evalFn) (evalFn, error) {
 		}
 		out := make([]value, len(list))
 		for i, el := range list {
-			if out[i] = conv(el); out[i].kind == vUnsure {
-				return unsure
+			if out[i] = conv(el); out[i].open() {
+				return out[i]
 			}
 		}
 		return value{kind: vArray, any: out}
@@ -705,8 +716,8 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 		return func(n *env) value {
 			x, y := a(n), b(n)
 			switch {
-			case x.kind == vUnsure || y.kind == vUnsure:
-				return unsure
+			case x.open() || y.open():
+				return x.or(y)
 			case x.kind == vNull || y.kind == vNull:
 				return truth(x.kind != y.kind)
 			}
@@ -716,8 +727,8 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 		return func(n *env) value {
 			x, y := a(n), b(n)
 			switch {
-			case x.kind == vUnsure || y.kind == vUnsure:
-				return unsure
+			case x.open() || y.open():
+				return x.or(y)
 			case x.kind == vNull || y.kind == vNull || cmp(&x, &y) != yes:
 				return x
 			}
@@ -727,8 +738,8 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 	all := e.all
 	return func(n *env) value {
 		x, y := a(n), b(n)
-		if x.kind == vUnsure || y.kind == vUnsure || y.kind == vNull {
-			return y.orUnsure(x)
+		if x.open() || y.open() || y.kind == vNull {
+			return x.or(y)
 		}
 		list, ok := y.any.([]value)
 		if !ok {
@@ -738,11 +749,15 @@ func (v *evaluator) comparing(e *expr, args []evalFn) (evalFn, error) {
 	}, nil
 }
 
-func (x value) orUnsure(y value) value {
-	if y.kind == vUnsure {
-		return y
+// or is what a function of both is when one of them is not definite, or y NULL.
+func (x value) or(y value) value {
+	switch {
+	case x.kind == vUnsure || y.kind == vUnsure:
+		return unsure
+	case x.kind == vAny || y.kind == vAny:
+		return some
 	}
-	return x
+	return null
 }
 
 // among is x op ANY (list), or ALL.
@@ -788,7 +803,7 @@ func (v *evaluator) call(e *expr, args []evalFn) (evalFn, error) {
 			return func(n *env) value {
 				x := args[0](n)
 				b, ok := x.any.(bool)
-				if x.kind == vNull || x.kind == vUnsure {
+				if x.kind == vNull || x.open() {
 					return x
 				}
 				if !ok {
@@ -816,6 +831,8 @@ func (v *evaluator) call(e *expr, args []evalFn) (evalFn, error) {
 			return unsure
 		case a.kind == vNull || b.kind == vNull:
 			return null
+		case a.kind == vAny || b.kind == vAny:
+			return some
 		}
 		return do(a, b)
 	}, nil
@@ -1019,6 +1036,8 @@ func setOf(n *env, arg, each evalFn) value {
 	out := []value{}
 	switch list, ok := x.any.([]any); {
 	case x.kind == vNull:
+	case x.kind == vAny:
+		return x
 	case !ok:
 		return unsure // an error, or unsure already
 	default:
@@ -1027,7 +1046,7 @@ func setOf(n *env, arg, each evalFn) value {
 		for _, v := range list {
 			n.set = jsonText(v)
 			el := each(n)
-			if el.kind == vUnsure {
+			if el.open() {
 				return el
 			}
 			out = append(out, el)
@@ -1064,7 +1083,10 @@ func (v *evaluator) setTest(e *expr, elements evalFn) (evalFn, error) {
 	return func(n *env) value {
 		set, a := elements(n), x(n)
 		list, ok := set.any.([]value)
-		if !ok || a.kind == vUnsure {
+		switch {
+		case a.open() || set.open():
+			return a.or(set)
+		case !ok:
 			return unsure
 		}
 		return among(a, list, all, cmp)

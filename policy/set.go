@@ -41,6 +41,7 @@ func (c *compiler) compileSet(p *Plan, e *expr) error {
 		closed[i] = text
 		if slot, sql := c.open(b, found); sql != "" && (slot < 0 || p.OpenSlot < 0 || slot == p.OpenSlot) {
 			p.OpenSlot = max(p.OpenSlot, slot)
+			p.openToAll = p.openToAll || slot < 0
 			open = append(open, sql)
 		}
 	}
@@ -67,7 +68,7 @@ func (c *compiler) accepted(sql string) error {
 	}
 	defer probe.Rollback(c.ctx) //nolint:errcheck // the transaction is rolled back anyway
 	_, err = probe.Conn().PgConn().Prepare(c.ctx, "", sql, nil)
-	if pg.SQLState(err) != "" && probe.Conn().PgConn().IsClosed() == false {
+	if pg.SQLState(err) != "" && !probe.Conn().PgConn().IsClosed() {
 		return refuse("a statement that PostgreSQL refuses (%v)", err)
 	}
 	return pg.Wrap(err, "check a statement")
