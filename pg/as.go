@@ -60,6 +60,11 @@ func settingsFor(id sluice.Claims, opt AsOptions) ([]Setting, error) {
 		Setting{"request.jwt.claim.sub", id.Subject},
 		Setting{"request.jwt.claim.role", id.Role},
 	)
+	return extraSettings(set, opt)
+}
+
+// extraSettings adds those that are not the identity.
+func extraSettings(set []Setting, opt AsOptions) ([]Setting, error) {
 	if opt.StatementTimeout > 0 {
 		set = append(set, Setting{"statement_timeout", fmt.Sprint(opt.StatementTimeout.Milliseconds())})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -54,7 +55,28 @@ func (p *Pool) Pipeline(ctx context.Context, id sluice.Claims, opt AsOptions, st
 	if err != nil {
 		return nil, err
 	}
-	acquire := ctx
+	return p.pipeline(ctx, run{set: set, role: id.Role, opt: opt, statements: statements, check: check})
+}
+
+// ReadOnly runs one statement in a READ ONLY transaction as the pool's own login,
+// in one flush, and takes the transaction back. settings are set for it alone;
+// names that belong to an identity are refused. The statement is Sluice's own:
+// whoever asks has nothing to do with it.
+func (p *Pool) ReadOnly(ctx context.Context, timeout time.Duration, settings []Setting, st Statement) ([][][]byte, error) {
+	opt := AsOptions{ReadOnly: true, Rollback: true, StatementTimeout: timeout, Settings: settings}
+	set, err := extraSettings(nil, opt)
+	if err != nil {
+		return nil, err
+	}
+	res, err := p.pipeline(ctx, run{set: set, opt: opt, statements: []Statement{st}})
+	if err != nil {
+		return nil, err
+	}
+	return res[0].Rows, nil
+}
+
+func (p *Pool) pipeline(ctx context.Context, r run) ([]Result, error) {
+	acquire, opt := ctx, r.opt
 	if opt.AcquireTimeout > 0 {
 		var cancel context.CancelFunc
 		acquire, cancel = context.WithTimeout(ctx, opt.AcquireTimeout)
@@ -64,7 +86,7 @@ func (p *Pool) Pipeline(ctx context.Context, id sluice.Claims, opt AsOptions, st
 	if err != nil {
 		return nil, Wrap(err, "acquire connection")
 	}
-	r := run{conn: c.Conn().PgConn(), set: set, role: id.Role, opt: opt, statements: statements, check: check}
+	r.conn = c.Conn().PgConn()
 	defer func() { release(c, r.clean) }()
 	results, err := r.once(ctx)
 	if err != nil && r.stale(err) {
