@@ -25,6 +25,11 @@ type ChangeSubscription struct {
 	// goroutines. It must not block and must not keep the slices' memory from
 	// other receivers: ChangeEvent is shared and read-only.
 	Deliver func(ChangeEvent)
+	// Notify, if not nil, is told what happens to the subscription while it is
+	// live: a Refusal says that changes were given up, or that none can come for
+	// now; nil says that they can again. It is called as Deliver is, and must not
+	// block either.
+	Notify func(*Refusal)
 }
 
 // ChangeEvent is one delivery: one message per channel and change.
@@ -54,7 +59,8 @@ type LiveSubscription interface {
 	// SetClaims replaces the identity for every change decided from now on.
 	// The error is as of Subscribe.
 	SetClaims(ctx context.Context, c Claims) (notices []*Refusal, err error)
-	// Close ends delivery. Deliver is not called after Close has returned.
+	// Close ends delivery. Neither Deliver nor Notify is called after Close has
+	// returned.
 	// It does not block on I/O and may be called more than once.
 	Close()
 }

@@ -80,3 +80,6 @@ func OID(name string) uint32 { return Type(name).oid }
 
 // AppendJSON renders a value.
 func AppendJSON(dst, text []byte, t *sqlType) []byte { return appendJSON(dst, text, t) }
+
+// Away reports whether the database is known to be away.
+func (s *Service) Away() bool { return s.outage.now.Load() > 0 }

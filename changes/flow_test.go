@@ -30,7 +30,7 @@ type hand struct {
 func newHand(t *testing.T, db *pgtest.DB, change ...func(*changes.Config)) *hand {
 	t.Helper()
 	cfg := changes.Config{
-		Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: alwaysLive{},
+		Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: alwaysLive{}, SlowRun: time.Hour,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {

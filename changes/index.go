@@ -13,7 +13,8 @@ type subscription struct {
 	service *Service
 	topic   string
 	deliver func(sluice.ChangeEvent)
-	start   sluice.LSN // changes that committed before it are not its
+	notify  func(*sluice.Refusal) // may be nil
+	start   sluice.LSN            // changes that committed before it are not its
 	bounds  []*binding
 
 	// guarded by mu, which is held while delivering
@@ -21,13 +22,15 @@ type subscription struct {
 	claims sluice.Claims
 	who    identityKey
 	closed bool
+	told   map[string]time.Time // by table, what tell has said
 }
 
 // binding is one entry of a subscription.
 type binding struct {
 	params
-	id  int64
-	sub *subscription
+	id   int64
+	sub  *subscription
+	gone bool // no table of it is published; owned by watchPublication
 }
 
 // identityKey groups subscribers whom no policy can tell apart: the same role
@@ -56,6 +59,33 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved 
 	}
 	s.deliver(e)
 	return true, false
+}
+
+// tell says, once a minute for a table, that changes do not come.
+func (s *subscription) tell(table string, r *sluice.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if at, ok := s.told[table]; s.closed || s.notify == nil || ok && now.Sub(at) < time.Minute {
+		return
+	}
+	if s.told == nil || len(s.told) >= maxTold {
+		s.told = map[string]time.Time{}
+	}
+	s.told[table] = now
+	s.notify(r)
+}
+
+// maxTold bounds the tables of which a subscription remembers what it was told.
+const maxTold = 64
+
+// report tells what holds from now on; nil that nothing is wrong any more.
+func (s *subscription) report(r *sluice.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.notify != nil {
+		s.notify(r)
+	}
 }
 
 // Close ends delivery.
@@ -135,6 +165,23 @@ func (x *index) find(schema, table string) []*binding {
 	var out []*binding
 	for _, k := range names(schema, table) {
 		out = append(out, x.byName[k]...)
+	}
+	return out
+}
+
+// all returns every binding, those of one subscription in their order.
+func (x *index) all() []*binding {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	seen := map[*subscription]bool{}
+	var out []*binding
+	for _, list := range x.byName {
+		for _, b := range list {
+			if !seen[b.sub] {
+				seen[b.sub] = true
+				out = append(out, b.sub.bounds...)
+			}
+		}
 	}
 	return out
 }

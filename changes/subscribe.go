@@ -17,7 +17,7 @@ import (
 
 // Subscribe implements sluice.ChangeFeed.
 func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) (sluice.LiveSubscription, []*sluice.Refusal, error) {
-	sub := &subscription{service: s, topic: req.Topic, deliver: req.Deliver, claims: req.Claims, who: keyOf(req.Claims)}
+	sub := &subscription{service: s, topic: req.Topic, deliver: req.Deliver, notify: req.Notify, claims: req.Claims, who: keyOf(req.Claims)}
 	for _, b := range req.Bindings {
 		p, err := parseParams(b.Params)
 		if err != nil {
@@ -25,6 +25,7 @@ func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) 
 		}
 		sub.bounds = append(sub.bounds, &binding{params: p, id: b.ID, sub: sub})
 	}
+	gen := s.catalog.generation()
 	notices, err := s.validate(ctx, sub.bounds, req.Claims)
 	if err != nil {
 		return nil, nil, err
@@ -40,6 +41,9 @@ func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) 
 	}
 	s.index.add(sub)
 	s.metrics.Subscriptions.Add(1)
+	if s.catalog.generation() != gen { // watchPublication may have looked without it
+		signal(s.catalog.changed)
+	}
 	return sub, notices, nil
 }
 
@@ -121,14 +125,18 @@ func (s *Service) validate(ctx context.Context, bounds []*binding, claims sluice
 }
 
 func notPublished(p *params) error {
+	return &sluice.SubscribeError{
+		Message: textUnable + "Please check Realtime is enabled for the given connect parameters: " + p.String(),
+		Refusal: unpublished(p),
+	}
+}
+
+func unpublished(p *params) *sluice.Refusal {
 	r := sluice.Refuse(sluice.CodeTableNotPublished).WithText("No table %s.%s is in the publication supabase_realtime", p.schema, p.table)
 	if p.schema != "*" && p.table != "*" {
 		r = r.WithRemedy("Run: alter publication supabase_realtime add table %s.%s;", p.schema, p.table)
 	}
-	return &sluice.SubscribeError{
-		Message: textUnable + "Please check Realtime is enabled for the given connect parameters: " + p.String(),
-		Refusal: r,
-	}
+	return r
 }
 
 // exception is an error that the original's database raises while it stores a

@@ -79,6 +79,7 @@ type changes struct {
 	failed  bool
 	waiting [][]byte
 	bytes   int
+	notices []*sluice.Refusal // that wait as well
 }
 
 // start runs a slow step outside of the lock: slow without it, then done with

@@ -58,7 +58,7 @@ func (ch *channel) subscribe(ctx context.Context, claims sluice.Claims) subscrib
 		return subscribed{err: sluice.Refuse(sluice.CodeUnableToConnect)}
 	}
 	sub, notices, err := feed.Subscribe(ctx, sluice.ChangeSubscription{
-		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange,
+		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange, Notify: ch.notifyChanges,
 	})
 	return subscribed{sub: sub, notices: notices, err: err}
 }
@@ -96,6 +96,31 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 	}
 }
 
+// notifyChanges tells the client what has become of a live subscription; nil is
+// that it works again. The feed calls it, as it does deliverChange.
+func (ch *channel) notifyChanges(r *sluice.Refusal) {
+	x := ch.changes
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.live:
+		ch.sayChanges(r)
+	case len(x.notices) < maxNotices:
+		x.notices = append(x.notices, r)
+	}
+}
+
+// maxNotices bounds what waits for a join reply beside the changes.
+const maxNotices = 16
+
+func (ch *channel) sayChanges(r *sluice.Refusal) {
+	if r == nil {
+		ch.system(extChanges, phoenix.StatusOK, textSubscribed)
+		return
+	}
+	ch.system(extChanges, phoenix.StatusError, ch.conn.srv.reason(r))
+}
+
 func (x *changes) appendEvent(dst []byte, v phoenix.Version, topic string, e sluice.ChangeEvent) []byte {
 	if x.legacy {
 		return phoenix.AppendMessage(dst, v, "", "", topic, e.Type, e.Data)
@@ -117,6 +142,10 @@ func (ch *channel) releaseChanges() {
 	}
 	ch.conn.srv.metrics.Changes.Add(int64(len(x.waiting)))
 	x.waiting, x.bytes = nil, 0
+	for _, r := range x.notices {
+		ch.sayChanges(r)
+	}
+	x.notices = nil
 }
 
 const textSubscribed = "Subscribed to PostgreSQL"

@@ -412,6 +412,7 @@ type fakeFeed struct {
 	setErr  error
 	gate    chan struct{} // Subscribe and SetClaims wait for it when not nil
 	early   []sluice.ChangeEvent
+	told    []*sluice.Refusal // as early
 }
 
 type fakeSub struct {
@@ -437,6 +438,9 @@ func (f *fakeFeed) wait(ctx context.Context) error {
 func (f *fakeFeed) Subscribe(ctx context.Context, s sluice.ChangeSubscription) (sluice.LiveSubscription, []*sluice.Refusal, error) {
 	for _, e := range f.early {
 		s.Deliver(e)
+	}
+	for _, r := range f.told {
+		s.Notify(r)
 	}
 	if err := f.wait(ctx); err != nil {
 		return nil, nil, err
