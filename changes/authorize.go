@@ -36,10 +36,10 @@ const (
 // for many identities, on several connections for very many. Whatever goes wrong
 // is a no, for the smallest unit.
 func (r *run) authorize(ctx context.Context) {
-	asked := map[string][]*group{} // by statement
-	for _, g := range r.groups {
-		if g.role.sql != "" && anyTrue(g.need) {
-			asked[g.role.sql] = append(asked[g.role.sql], g)
+	asked := map[string][]*asking{} // by statement
+	for _, a := range r.asking {
+		if a.role.sql != "" {
+			asked[a.role.sql] = append(asked[a.role.sql], a)
 		}
 	}
 	if len(asked) == 0 {
@@ -62,15 +62,6 @@ func (r *run) authorize(ctx context.Context) {
 		}
 	}
 	_ = parts.Wait() // what goes wrong is noted as a no
-}
-
-func anyTrue(b []bool) bool {
-	for _, v := range b {
-		if v {
-			return true
-		}
-	}
-	return false
 }
 
 // waitVisible waits until queries can see the transactions: the log shows a
@@ -100,13 +91,13 @@ func (r *run) waitVisible(ctx context.Context) {
 }
 
 // ask runs the statement as every group and notes the answers.
-func (r *run) ask(ctx context.Context, sql string, groups []*group, images [][]byte) {
+func (r *run) ask(ctx context.Context, sql string, groups []*asking, images [][]byte) {
 	checks := make([]pg.EachCheck, len(groups))
 	want := make([][]int, len(groups))
 	for i, g := range groups {
 		want[i] = judgable(g, images)
-		checks[i] = pg.EachCheck{Claims: g.claims, Args: [][]byte{arrayOf(images, want[i])}}
-		r.s.metrics.Decisions.Add(int64(len(want[i])))
+		checks[i] = pg.EachCheck{Claims: g.g.claims, Args: [][]byte{arrayOf(images, want[i])}}
+		r.s.metrics.Tiers[policy.TierUser].Add(int64(len(want[i])))
 	}
 	res := r.each(ctx, sql, checks)
 	for i, g := range groups {
@@ -151,15 +142,18 @@ func (r *run) each(ctx context.Context, sql string, checks []pg.EachCheck) []pg.
 func (r *run) renderImages(ctx context.Context) [][]byte {
 	images := make([][]byte, 2*len(r.rows))
 	for k := range images {
-		if slices.ContainsFunc(r.groups, func(g *group) bool { return g.need[k] }) {
-			images[k] = r.element(ctx, k)
+		for _, a := range r.asking {
+			if a.need[k] {
+				images[k] = r.element(ctx, k)
+				break
+			}
 		}
 	}
 	return images
 }
 
 // judgable returns the images that g needs and that are complete.
-func judgable(g *group, images [][]byte) []int {
+func judgable(g *asking, images [][]byte) []int {
 	var out []int
 	for k, need := range g.need {
 		if need && len(images[k]) > 0 {
@@ -209,7 +203,7 @@ const maxSplits = 16
 // note takes one identity's answers. An error costs only the rows that raise it:
 // the batch is halved until they are found. For those that take too long the
 // table's own worker does so, and a bounded number of times.
-func (r *run) note(ctx context.Context, sql string, g *group, which []int, res pg.EachResult, images [][]byte) {
+func (r *run) note(ctx context.Context, sql string, g *asking, which []int, res pg.EachResult, images [][]byte) {
 	if res.Err == nil {
 		if len(res.Rows) == len(which) {
 			for i, row := range res.Rows {
@@ -222,7 +216,7 @@ func (r *run) note(ctx context.Context, sql string, g *group, which []int, res p
 		return
 	}
 	r.failed.Store(true)
-	slow := pg.SQLState(res.Err) == "57014"
+	slow := pg.SQLState(res.Err) == stateTimeout
 	if slow && len(which) > 1 && !r.own {
 		r.tooSlow.Store(true) // others wait here
 		return
@@ -233,14 +227,14 @@ func (r *run) note(ctx context.Context, sql string, g *group, which []int, res p
 			r.timedOut.Store(true)
 		}
 		r.s.metrics.DeniedByError.Add(int64(len(which)))
-		if r.s.noisy.allow("policy " + r.t.def.Schema + "." + r.t.def.Name + " " + g.claims.Role) {
+		if r.s.noisy.allow("policy " + r.t.def.Schema + "." + r.t.def.Name + " " + g.g.claims.Role) {
 			r.s.log.Warn("a policy raised an error, which counts as no", sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name,
-				sluice.LogRole, g.claims.Role, sluice.LogCode, sluice.CodePolicyError, sluice.LogError, res.Err)
+				sluice.LogRole, g.g.claims.Role, sluice.LogCode, sluice.CodePolicyError, sluice.LogError, res.Err)
 		}
 		return
 	}
 	for _, part := range [][]int{which[:len(which)/2], which[len(which)/2:]} {
-		again := r.each(ctx, sql, []pg.EachCheck{{Claims: g.claims, Args: [][]byte{arrayOf(images, part)}}})
+		again := r.each(ctx, sql, []pg.EachCheck{{Claims: g.g.claims, Args: [][]byte{arrayOf(images, part)}}})
 		if again == nil {
 			return
 		}

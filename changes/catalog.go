@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 
@@ -42,6 +43,9 @@ type table struct {
 	check   policy.Table
 	columns map[string]int // by name
 	key     []int          // positions of the primary key
+	// settings are those of the sessions in which users are asked, for statements
+	// that decide in their place.
+	settings []pg.Setting
 
 	keysOnly sync.Once // the log says what a DELETE gives up
 
@@ -101,11 +105,25 @@ type tableRole struct {
 	ask      bool   // row level security applies
 	sql      string // the check, "" when nobody sees anything
 	policies int    // that apply
+	unknown  bool   // it could not be read
+
+	plan     *policy.Plan // nil when ask is false
+	disabled atomic.Bool  // the plan has disagreed with PostgreSQL
+	dense    atomic.Int64 // runs for which the statement that says who asks is used
+}
+
+// tier returns how the policies are decided.
+func (r *tableRole) tier() policy.Tier {
+	if r.plan == nil || r.disabled.Load() {
+		return policy.TierUser
+	}
+	return r.plan.Tier
 }
 
 // catalog reads definitions and keeps them until the catalog changes.
 type catalog struct {
 	admin   *pg.Pool
+	user    *pg.Pool      // whose sessions decide
 	changed chan struct{} // holds a token after a change
 
 	// mu guards the rest.
@@ -114,8 +132,8 @@ type catalog struct {
 	tables map[uint32]*table
 }
 
-func newCatalog(admin *pg.Pool) *catalog {
-	return &catalog{admin: admin, changed: make(chan struct{}, 1), tables: map[uint32]*table{}}
+func newCatalog(admin, user *pg.Pool) *catalog {
+	return &catalog{admin: admin, user: user, changed: make(chan struct{}, 1), tables: map[uint32]*table{}}
 }
 
 // invalidate makes everything be read again.
@@ -196,6 +214,9 @@ func (c *catalog) load(ctx context.Context, oid uint32) (*table, error) {
 	if err != nil {
 		return nil, pg.Wrap(err, "load definition of table %d", oid)
 	}
+	if t.settings, err = policy.SessionSettings(ctx, c.user); err != nil {
+		return nil, err
+	}
 	for i, col := range t.def.Columns {
 		t.columns[col.Name] = i
 		t.check.Columns = append(t.check.Columns, col.Name)
@@ -250,7 +271,12 @@ func (c *catalog) role(ctx context.Context, t *table, role string) (*tableRole, 
 			}
 		}
 		r.sql = t.check.CheckSQL(applicable)
-		r.ask = !t.check.ShowsAll(applicable)
+		var err error
+		r.plan, err = policy.Compile(ctx, c.admin, policy.Input{Table: &t.check, Guard: uint32(guard), Role: role, SearchPath: searchPath})
+		if err != nil {
+			return nil, err
+		}
+		r.ask = r.plan.Tier != policy.TierConstant || !r.plan.Shows
 	}
 	t.mu.Lock()
 	t.roles[role] = r

@@ -32,20 +32,16 @@ func (r *run) send() (again []*binding, from map[*subscription]int) {
 	r.tellTimeouts()
 	from = map[*subscription]int{}
 	for i := range r.rows {
-		for _, g := range r.groups {
-			out := r.outcome(g, &r.rows[i])
-			old, visible := r.visible(g, i, out)
-			if !visible {
+		w := &r.rows[i]
+		for k := range w.hits {
+			h := &w.hits[k]
+			if _, moved := from[h.c.sub]; moved {
 				continue
 			}
-			for _, c := range g.subs {
-				if _, moved := from[c.sub]; moved || len(c.matched[i]) == 0 {
-					continue
-				}
-				if !r.sendTo(g, c, i, out, old) {
-					from[c.sub] = i
-					again = append(again, c.bindings...)
-				}
+			old, visible := r.visible(h, i)
+			if visible && !r.sendTo(h, i, old) {
+				from[h.c.sub] = i
+				again = append(again, h.c.bindings...)
 			}
 		}
 	}
@@ -61,43 +57,42 @@ func (r *run) tellTimeouts() {
 	table := r.t.def.Schema + "." + r.t.def.Name
 	n := sluice.Refuse(sluice.CodePolicyTimeout).
 		WithText("Changes of %s were not delivered: its policies took longer than %s for this user", table, r.s.cfg.CheckTimeout)
-	for _, g := range r.groups {
-		for _, c := range g.subs {
-			if g.timedOut && slices.ContainsFunc(c.matched, func(m []*binding) bool { return len(m) > 0 }) {
-				c.sub.tell(table, n)
+	for i := range r.rows {
+		for k := range r.rows[i].hits {
+			if h := &r.rows[i].hits[k]; h.pending && r.asking[h.g].timedOut {
+				h.c.sub.tell(table, n)
 			}
 		}
 	}
 }
 
-// visible tells whether a group sees change i, and how much of the old row.
-func (r *run) visible(g *group, i int, out outcome) (oldForm, bool) {
+// visible tells whether a hit sees change i, and how much of the old row.
+func (r *run) visible(h *hit, i int) (oldForm, bool) {
 	w := &r.rows[i]
+	sees, old := true, h.old
+	if h.pending {
+		allowed := r.asking[h.g].allowed
+		sees, old = allowed[decisive(w, i)], allowed[2*i+1]
+	}
 	switch {
-	case out == outNothing:
-		return oldNone, false
-	case out != outDecide:
-		return oldNone, true
-	case w.ch.Kind == sluice.ChangeInsert:
-		return oldNone, g.allowed[2*i]
+	case h.out != outDecide || w.ch.Kind == sluice.ChangeInsert:
+		return oldNone, sees
 	case w.ch.Kind == sluice.ChangeUpdate:
 		// An old row that no policy was asked about shows its key alone.
-		if w.old == nil || g.role.ask && !(w.ch.OldFull && g.allowed[2*i+1]) {
-			return oldKey, g.allowed[2*i]
+		if w.old == nil || h.cl.role.ask && !(w.ch.OldFull && old) {
+			return oldKey, sees
 		}
-		return oldAll, g.allowed[2*i]
-	case !g.role.ask:
-		return oldAll, true
-	case w.ch.OldFull:
-		return oldAll, g.allowed[2*i+1]
+		return oldAll, sees
+	case !h.cl.role.ask || w.ch.OldFull:
+		return oldAll, sees
 	}
-	return oldKey, g.allowed[2*i]
+	return oldKey, sees
 }
 
 // sendTo delivers change i to one subscription. It reports false when that one
-// acts as somebody else than g.
-func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) bool {
-	matched := c.matched[i]
+// acts as somebody else by now.
+func (r *run) sendTo(h *hit, i int, old oldForm) bool {
+	matched, out := h.matched, h.out
 	for len(matched) > 0 {
 		columns := matched[0].columns
 		var ids []int64
@@ -112,8 +107,8 @@ func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) bo
 		if out != outDecide {
 			columns = nil
 		}
-		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(g.role, columns, i, out, old)}
-		sent, moved := c.sub.send(g.key, e)
+		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(h.cl.role, columns, i, out, old)}
+		sent, moved := h.c.sub.send(h.g.key, e)
 		if moved {
 			return false
 		}

@@ -107,9 +107,32 @@ type tableName struct{ schema, table string }
 type index struct {
 	mu     sync.RWMutex
 	byName map[tableName][]*binding
+	// changed counts, by name, who came, went or became somebody else.
+	changed map[tableName]uint64
 }
 
-func newIndex() *index { return &index{byName: map[tableName][]*binding{}} }
+func newIndex() *index {
+	return &index{byName: map[tableName][]*binding{}, changed: map[tableName]uint64{}}
+}
+
+// version changes when those who listen to a table do, or their claims.
+func (x *index) version(schema, table string) (v uint64) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, k := range names(schema, table) {
+		v += x.changed[k]
+	}
+	return v
+}
+
+// touch notes that a subscription is somebody else now.
+func (x *index) touch(s *subscription) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, b := range s.bounds {
+		x.changed[tableName{b.schema, b.table}]++
+	}
+}
 
 func (x *index) add(s *subscription) {
 	x.mu.Lock()
@@ -117,6 +140,7 @@ func (x *index) add(s *subscription) {
 	for _, b := range s.bounds {
 		k := tableName{b.schema, b.table}
 		x.byName[k] = append(x.byName[k], b)
+		x.changed[k]++
 	}
 }
 
@@ -126,6 +150,7 @@ func (x *index) remove(s *subscription) {
 	for _, b := range s.bounds {
 		k := tableName{b.schema, b.table}
 		list := x.byName[k]
+		x.changed[k]++
 		for i, other := range list {
 			if other == b {
 				list[i] = list[len(list)-1]

@@ -4,14 +4,18 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluice-dev/sluice/policy"
 )
 
 // Metrics are counters of a Service. As a prometheus.Collector they are
 // registered by main.
 type Metrics struct {
-	Subscriptions  atomic.Int64 // gauge
-	Changes        atomic.Int64 // that had a candidate
-	Decisions      atomic.Int64 // identity and row, asked in SQL
+	Subscriptions  atomic.Int64    // gauge
+	Changes        atomic.Int64    // that had a candidate
+	Tiers          [4]atomic.Int64 // pairs of a row and somebody who asks, by policy.Tier; what an index skips is not counted
+	SetErrors      atomic.Int64    // rows whose statement of tier 2 raised an error
+	Disagreements  atomic.Int64    // see Config.Verify
 	Deliveries     atomic.Int64
 	DeniedByError  atomic.Int64
 	NotVisible     atomic.Int64 // commits that were not visible in time
@@ -34,7 +38,9 @@ var (
 	descRuns          = desc("runs_total", "Rounds of decisions about one table.")
 	descRows          = desc("run_rows_total", "Changes in them; by runs it is how many share one.")
 	descCandidates    = desc("candidates_total", "Changes that somebody might see.")
-	descDecisions     = desc("decisions_total", "Identities and rows that policies were asked about.")
+	descDecisions     = desc("decisions_total", "Pairs of a row and a set of claims that were decided, by tier: predicate (evaluated here), set (one statement for all), user (asked as each).", "tier")
+	descSetErrors     = desc("set_errors_total", "Rows whose set-based statement raised an error, so that everybody was asked as the user.")
+	descDisagreements = desc("disagreements_total", "Decisions of a compiled policy that PostgreSQL did not share; the table is asked as the user since.")
 	descDeliveries    = desc("deliveries_total", "Changes handed to a channel.")
 	descDropped       = desc("dropped_total", "Changes that were not delivered, by reason: given_up by change, policy_error by identity and row.", "reason")
 	descVisible       = desc("commit_waits_total", "Looks at commits that were not visible yet, by result.", "result")
@@ -57,7 +63,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descRuns, &m.Runs)
 	counter(descRows, &m.Rows)
 	counter(descCandidates, &m.Changes)
-	counter(descDecisions, &m.Decisions)
+	for t := policy.TierPredicate; t <= policy.TierUser; t++ {
+		counter(descDecisions, &m.Tiers[t], t.String())
+	}
+	counter(descSetErrors, &m.SetErrors)
+	counter(descDisagreements, &m.Disagreements)
 	counter(descDeliveries, &m.Deliveries)
 	counter(descDropped, &m.GivenUp, "given_up")
 	counter(descDropped, &m.DeniedByError, "policy_error")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"reflect"
-	"sort"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -28,14 +27,8 @@ const (
 // process takes a task from match to delivery. A bound, if there is one, is for
 // the decisions: where it is not met nothing of that round has been sent.
 func (s *Service) process(ctx context.Context, t *task, bound time.Duration) result {
-	if !t.begun {
-		t.begun, t.bindings = true, s.index.find(t.jobs[0].rel.Schema, t.jobs[0].rel.Name)
-		if len(t.bindings) == 0 {
-			return processed
-		}
-	}
 	how := processed
-	for len(t.bindings) > 0 {
+	for {
 		r, done := s.decideWithin(ctx, t, bound)
 		switch {
 		case ctx.Err() != nil:
@@ -48,7 +41,9 @@ func (s *Service) process(ctx context.Context, t *task, bound time.Duration) res
 		if r.timedOut.Load() {
 			how = timedOut
 		}
-		t.bindings, t.from = r.send()
+		if t.bindings, t.from = r.send(); len(t.bindings) == 0 {
+			break
+		}
 	}
 	s.metrics.Runs.Add(1)
 	for i := range t.jobs {
@@ -103,7 +98,10 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		}
 		r = newRun(s, t, work.jobs)
 		r.own = own
-		r.group(ctx, work.bindings, work.from)
+		r.from = work.from
+		if r.roster = s.rosterFor(ctx, t, work.bindings); len(r.roster.classes) == 0 {
+			return nil
+		}
 		r.match(ctx)
 		r.authorize(ctx)
 		if !r.failed.Load() || ctx.Err() != nil {
@@ -175,8 +173,9 @@ type run struct {
 	failed, timedOut, tooSlow atomic.Bool
 	splits                    atomic.Int64 // of what took too long
 
-	groups []*group
-	byKey  map[identityKey]*group
+	roster *roster
+	from   map[*subscription]int // changes before it are done
+	asking map[*group]*asking    // who is asked as the user
 }
 
 // row is one change with its values in the order of the table's columns.
@@ -190,29 +189,11 @@ type row struct {
 	lookedUp bool
 	filters  map[string]bool // what PostgreSQL said, by text of the condition
 	encoded  map[encodeKey][]byte
-}
-
-// group is everybody who acts as the same role with the same claims.
-type group struct {
-	key    identityKey
-	claims sluice.Claims
-	role   *tableRole
-	subs   []*candidate
-	// need and allowed are by image: 2i is the new row of change i, 2i+1 the old.
-	need, allowed []bool
-	timedOut      bool // a policy took too long
-}
-
-// candidate is a subscription with its bindings for this table.
-type candidate struct {
-	sub      *subscription
-	bindings []*binding
-	matched  [][]*binding // by change
-	from     int          // changes before it are done, or not its
+	hits     []hit
 }
 
 func newRun(s *Service, t *table, jobs []job) *run {
-	r := &run{s: s, t: t, streamed: make([]bool, len(t.def.Columns)), byKey: map[identityKey]*group{}}
+	r := &run{s: s, t: t, streamed: make([]bool, len(t.def.Columns)), asking: map[*group]*asking{}}
 	// The stream leaves out some columns and may know fewer than the catalog.
 	place := make([]int, len(t.def.Columns))
 	for i := range place {
@@ -260,142 +241,9 @@ func newRun(s *Service, t *table, jobs []job) *run {
 	return r
 }
 
-// group sorts the subscribers by identity and leaves out those who came later
-// than the last commit. Who came in between gets what committed since.
-func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscription]int) {
-	seen := map[*subscription]*candidate{}
-	for _, b := range bindings {
-		first := max(from[b.sub], r.since(b.sub.start))
-		if first == len(r.rows) {
-			continue
-		}
-		if c := seen[b.sub]; c != nil {
-			c.bindings = append(c.bindings, b)
-			continue
-		}
-		claims, who, open := b.sub.identity()
-		if !open {
-			continue
-		}
-		g := r.byKey[who]
-		if g == nil {
-			g = &group{key: who, claims: claims, need: make([]bool, 2*len(r.rows)), allowed: make([]bool, 2*len(r.rows))}
-			err := r.s.persist(ctx, func() (err error) {
-				g.role, err = r.s.catalog.role(ctx, r.t, claims.Role)
-				return err
-			})
-			if err != nil {
-				g.role = &tableRole{} // may do nothing
-				if ctx.Err() == nil {
-					r.s.warn("role", claims.Role, "privileges of a role cannot be read", err)
-				}
-			}
-			r.byKey[who] = g
-			r.groups = append(r.groups, g)
-		}
-		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows)), from: first}
-		seen[b.sub] = c
-		g.subs = append(g.subs, c)
-	}
-}
-
-// since returns the first row that committed at or behind a position.
-func (r *run) since(start sluice.LSN) int {
-	if r.rows[0].commit >= start { // nearly always
-		return 0
-	}
-	return sort.Search(len(r.rows), func(i int) bool { return r.rows[i].commit >= start })
-}
-
 // warn writes one line a minute about one thing that goes wrong.
 func (s *Service) warn(kind, name, text string, err error) {
 	if s.noisy.allow(kind + " " + name) {
 		s.log.Warn(text, kind, name, sluice.LogError, err)
-	}
-}
-
-// outcome says what a group gets of a change before filters and policies.
-type outcome uint8
-
-const (
-	outNothing  outcome = iota
-	outDecide           // filters, then policies
-	outNoKey            // error 400 to every candidate
-	outNoSelect         // error 401 to every candidate
-)
-
-func (r *run) outcome(g *group, w *row) outcome {
-	switch {
-	case !r.t.published(w.ch.Kind):
-		return outNothing
-	case !g.role.usage:
-		return outNothing
-	case w.ch.Kind == sluice.ChangeDelete:
-		// Nobody learns more of a deleted row than its key, and not that without
-		// the right to read it.
-		if !g.role.any || !g.role.keyOK {
-			return outNothing
-		}
-	case len(r.t.key) == 0:
-		return outNoKey
-	case !g.role.keyOK:
-		return outNoSelect
-	}
-	return outDecide
-}
-
-// match finds the bindings that want each change, and notes which images
-// policies have to be asked about.
-func (r *run) match(ctx context.Context) {
-	for i := range r.rows {
-		w := &r.rows[i]
-		wanted := false
-		for _, g := range r.groups {
-			out := r.outcome(g, w)
-			if out == outNothing {
-				continue
-			}
-			for _, c := range g.subs {
-				for _, b := range c.bindings {
-					if i < c.from || b.event != 0 && b.event != w.ch.Kind {
-						continue
-					}
-					if out == outDecide && !r.passes(ctx, w, g.role, b.filters) {
-						continue
-					}
-					c.matched[i] = append(c.matched[i], b)
-				}
-				if len(c.matched[i]) > 0 && out == outDecide {
-					wanted = true
-					r.require(g, i)
-				}
-			}
-		}
-		if wanted {
-			r.s.metrics.Changes.Add(1)
-		}
-	}
-}
-
-// require notes the images of change i that decide for g.
-func (r *run) require(g *group, i int) {
-	if !g.role.ask {
-		g.allowed[2*i], g.allowed[2*i+1] = true, true
-		return
-	}
-	w := &r.rows[i]
-	switch {
-	case w.ch.Kind == sluice.ChangeDelete && !w.ch.OldFull:
-		// The named exception: keys only, no decision is possible.
-		g.allowed[2*i] = true
-		r.t.keysOnly.Do(func() {
-			r.s.log.Info("keys of deleted rows reach every subscriber who may select them: without REPLICA IDENTITY FULL no policy can be asked",
-				sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name)
-		})
-	case w.ch.Kind == sluice.ChangeDelete:
-		g.need[2*i+1] = true
-	default:
-		g.need[2*i] = true
-		g.need[2*i+1] = w.ch.OldFull
 	}
 }

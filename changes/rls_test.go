@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/changes"
 	"github.com/sluice-dev/sluice/internal/pgtest"
+	"github.com/sluice-dev/sluice/policy"
 )
 
 // owned is a table whose rows belong to users.
@@ -650,7 +651,7 @@ func TestNothingToAsk(t *testing.T) {
 	f.db.Exec("insert into public.t values (1, null, 'x')")
 	l.wait(1)
 	service.wait(1)
-	if n := f.Metrics().Decisions.Load(); n != 0 {
+	if n := f.Metrics().Tiers[policy.TierUser].Load(); n != 0 {
 		t.Errorf("%d questions were asked", n)
 	}
 	// Another policy beside it, and they are.

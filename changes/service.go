@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,6 +68,7 @@ type Service struct {
 	log     *slog.Logger
 	catalog *catalog
 	index   *index
+	rosters rosters
 	workers *workers
 	open    unsettled
 	outage  outage
@@ -97,7 +99,7 @@ func New(cfg Config) (*Service, error) {
 			*v = d
 		}
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin), index: newIndex(), noisy: newLimiter()}
+	s := &Service{cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin, cfg.User), index: newIndex(), noisy: newLimiter()}
 	s.workers = newWorkers(&s.cfg)
 	s.metrics.workers = s.workers
 	return s, nil
@@ -110,10 +112,14 @@ func (s *Service) Metrics() *Metrics { return &s.metrics }
 // the others go to the worker of their table. It blocks while that one is
 // behind, which holds the stream up; but not for a table with a worker of its own.
 func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
+	// What a transaction makes of the catalog holds for its rows as well, those
+	// before it included: nobody saw them sooner.
+	if slices.ContainsFunc(b.Changes, func(c sluice.Change) bool { return c.Kind == sluice.ChangeCatalog }) {
+		s.catalog.invalidate()
+	}
 	for i := 0; i < len(b.Changes); {
 		ch := &b.Changes[i]
 		if ch.Kind == sluice.ChangeCatalog {
-			s.catalog.invalidate()
 			i++
 			continue
 		}

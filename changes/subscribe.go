@@ -63,8 +63,9 @@ func (sub *subscription) SetClaims(ctx context.Context, c sluice.Claims) ([]*slu
 		return nil, err
 	}
 	sub.mu.Lock()
-	defer sub.mu.Unlock()
 	sub.claims, sub.who = c, keyOf(c)
+	sub.mu.Unlock()
+	sub.service.index.touch(sub)
 	return notices, nil
 }
 
@@ -164,15 +165,23 @@ func silence(t *table, r *tableRole, claims sluice.Claims) *sluice.Refusal {
 	case r.ask && len(t.def.Policies) == 0:
 		return sluice.Refuse(sluice.CodeNoSelectPolicy).WithText("Row level security is on for %s and it has no SELECT policy, so no change will arrive", name).
 			WithRemedy("Create one, for example: create policy \"read\" on %s for select to authenticated using (…);", name)
+	case r.ask && r.sql != "" && r.plan != nil && r.plan.Bind(claims).Never():
+		n := sluice.Refuse(sluice.CodeNoPolicyForRole).WithText("No SELECT policy of %s can show a row with these claims, so no change will arrive", name)
+		if claims.Subject == "" {
+			n = n.WithRemedy(remedySignIn)
+		}
+		return n
 	case r.ask && r.sql == "":
 		n := sluice.Refuse(sluice.CodeNoPolicyForRole).WithText("Row level security is on for %s and no SELECT policy applies to role %s, so no change will arrive", name, role)
 		if claims.Subject == "" {
-			n = n.WithRemedy("The channel was joined without a user's token: sign in and wait for the session (or await supabase.realtime.setAuth()) before subscribe().")
+			n = n.WithRemedy(remedySignIn)
 		}
 		return n
 	}
 	return nil
 }
+
+const remedySignIn = "The channel was joined without a user's token: sign in and wait for the session (or await supabase.realtime.setAuth()) before subscribe()."
 
 // maxIn is the original's bound of the list of an in filter.
 const maxIn = 100

@@ -70,8 +70,7 @@ func (w *workers) start(g *errgroup.Group) {
 // where it was left.
 type task struct {
 	jobs     []job
-	begun    bool
-	bindings []*binding // that are still to be served, once it has begun
+	bindings []*binding // that are still to be served; nil: those of everybody
 	from     map[*subscription]int
 }
 

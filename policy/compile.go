@@ -390,6 +390,13 @@ func (p *Plan) Row(values []sluice.Value) Row {
 	return r
 }
 
+// Lacks reports whether a row lacks a value that tier 1 reads.
+func (p *Plan) Lacks(values []sluice.Value) bool {
+	return slices.ContainsFunc(p.columns, func(c planColumn) bool {
+		return c.at >= len(values) || values[c.at].Kind == sluice.ValueMissing
+	})
+}
+
 func (c planColumn) read(v sluice.Value) value {
 	switch v.Kind {
 	case sluice.ValueNull:

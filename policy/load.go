@@ -31,6 +31,21 @@ var actingSQL string
 //go:embed sql/granted.sql
 var grantedSQL string
 
+//go:embed sql/settings.sql
+var settingsSQL string
+
+// SessionSettings reads the settings of the sessions in which users act, on which
+// the results of functions depend: a statement of tier 2 runs under the same.
+func SessionSettings(ctx context.Context, user *pg.Pool) ([]pg.Setting, error) {
+	rows, err := user.Query(ctx, settingsSQL)
+	if err != nil {
+		return nil, pg.Wrap(err, "read session settings")
+	}
+	out, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (s pg.Setting, err error) { return s, r.Scan(&s.Name, &s.Value) })
+	// The plan depends on how many rows and askers there are.
+	return append(out, pg.Setting{Name: "search_path", Value: ""}, pg.Setting{Name: "plan_cache_mode", Value: "force_custom_plan"}), pg.Wrap(err, "read session settings")
+}
+
 // relation is a table that a policy reads.
 type relation struct {
 	Schema   string         `json:"schema"`

@@ -281,7 +281,7 @@ func joinable(q *query) bool {
 
 func (w *sqlWriter) joinSub(e *expr, sel *selection) error {
 	left, op := "", ""
-	target := e.query.targets[0]
+	var target *expr
 	if e.link == linkAny {
 		var err error
 		if left, op, target, err = w.test(e); err != nil {
