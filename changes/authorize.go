@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -46,7 +47,7 @@ func (r *run) authorize(ctx context.Context) {
 		return
 	}
 	r.waitVisible(ctx)
-	images := r.renderImages(ctx)
+	images := r.renderImages(ctx, slices.Collect(maps.Values(r.asking)))
 	var parts errgroup.Group // each ends with its answer, at the latest with ctx
 	parts.SetLimit(r.s.cfg.Parallel)
 	for sql, groups := range asked {
@@ -102,7 +103,8 @@ func (r *run) ask(ctx context.Context, sql string, groups []*asking, images [][]
 	res := r.each(ctx, sql, checks)
 	for i, g := range groups {
 		if res == nil {
-			return // nobody was judged: nobody sees anything
+			g.erred = true
+			continue // nobody was judged: nobody sees anything
 		}
 		r.note(ctx, sql, g, want[i], res[i], images)
 	}
@@ -139,10 +141,10 @@ func (r *run) each(ctx context.Context, sql string, checks []pg.EachCheck) []pg.
 
 // renderImages returns, by image, the array elements of those that somebody
 // needs; an empty one is not complete.
-func (r *run) renderImages(ctx context.Context) [][]byte {
+func (r *run) renderImages(ctx context.Context, all []*asking) [][]byte {
 	images := make([][]byte, 2*len(r.rows))
 	for k := range images {
-		for _, a := range r.asking {
+		for _, a := range all {
 			if a.need[k] {
 				images[k] = r.element(ctx, k)
 				break
@@ -216,6 +218,7 @@ func (r *run) note(ctx context.Context, sql string, g *asking, which []int, res 
 		return
 	}
 	r.failed.Store(true)
+	g.erred = true
 	slow := pg.SQLState(res.Err) == stateTimeout
 	if slow && len(which) > 1 && !r.own {
 		r.tooSlow.Store(true) // others wait here

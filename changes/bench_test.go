@@ -139,7 +139,7 @@ func whole(int) string { return `{"schema":"public","table":"messages"}` }
 func BenchmarkDecide(b *testing.B) {
 	db := benchDB(b)
 	for _, rls := range []string{"owner", "member"} {
-		for _, n := range []int{1, 100, 500} {
+		for _, n := range []int{1, 500, 10000} {
 			for _, size := range []int{1, 100} {
 				b.Run(fmt.Sprintf("policy=%s/subs=%d/batch=%d", rls, n, size), func(b *testing.B) {
 					newBench(b, db, rls, n, whole).run(n, size, 1)

@@ -56,6 +56,7 @@ type asking struct {
 	role          *tableRole
 	need, allowed []bool
 	timedOut      bool // a policy took too long
+	erred         bool // a policy raised an error, or nobody answered
 }
 
 // match finds for each change who wants it and may see it, as far as that is known
@@ -205,7 +206,7 @@ func (r *run) hit(ctx context.Context, cl *class, i int, h hit) {
 func (r *run) pend(cl *class, g *group, image int) {
 	a := r.asking[g]
 	if a == nil {
-		a = &asking{g: g, role: cl.role, need: make([]bool, 2*len(r.rows)), allowed: make([]bool, 2*len(r.rows))}
+		a = r.newAsking(cl.role, g)
 		r.asking[g] = a
 	}
 	a.need[image] = true
@@ -220,6 +221,7 @@ func (r *run) predicate(ctx context.Context, cl *class, i int) {
 		before = new(policy.Row)
 		*before = p.Row(w.old)
 	}
+	r.samplePredicate(cl, decisive(w, i), &now)
 	pairs := int64(0)
 	judge := func(g *group, each func(hit)) {
 		pairs++

@@ -104,6 +104,9 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		}
 		r.match(ctx)
 		r.authorize(ctx)
+		if !r.verify(ctx) {
+			continue // nobody has been sent anything yet
+		}
 		if !r.failed.Load() || ctx.Err() != nil {
 			return r
 		}
@@ -176,6 +179,8 @@ type run struct {
 	roster *roster
 	from   map[*subscription]int // changes before it are done
 	asking map[*group]*asking    // who is asked as the user
+
+	samples []sample
 }
 
 // row is one change with its values in the order of the table's columns.

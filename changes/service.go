@@ -56,6 +56,10 @@ type Config struct {
 	// MaxRecord is the size in bytes past which a row is sent without its large
 	// values. Default 1,048,576.
 	MaxRecord int
+	// Verify is the share of changes, from 0 to 1, of which PostgreSQL is asked as a
+	// user in addition to the compiled policy. A policy that it does not agree with
+	// is asked as the user from then on. Default 0.
+	Verify float64
 	// FingerprintEvery is how often the catalog is compared for what the stream
 	// does not tell: roles and their members. Default 1 s.
 	FingerprintEvery time.Duration

@@ -30,6 +30,7 @@ func (r *run) decideSet(ctx context.Context, cl *class, images []int) {
 	}
 	seen := map[int]*audience{}
 	r.askSet(ctx, cl, complete, texts, seen)
+	r.sampleSet(cl, complete, seen)
 	for _, k := range images {
 		i := k / 2
 		if k != decisive(&r.rows[i], i) {

@@ -32,6 +32,11 @@ type Input struct {
 	// partitioned ancestor.
 	Guard uint32
 	Role  string
+	// Only are the policies that are compiled, by name; nil is all of them.
+	Only []string
+	// Permissive takes restrictive policies for permissive ones, to look at one
+	// by itself.
+	Permissive bool
 	// SearchPath is the one under which functions without their own run.
 	SearchPath string
 }
@@ -116,7 +121,7 @@ func (c *compiler) plan() (*Plan, error) {
 	if c.guard, err = c.relation(c.in.Guard); err != nil {
 		return nil, err
 	}
-	whole, err := c.visible(role, c.guard)
+	whole, err := c.visible(role, c.guard.with(c.in.Only, c.in.Permissive))
 	if err != nil {
 		return nil, err
 	}

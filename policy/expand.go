@@ -276,7 +276,7 @@ func (x *expander) call(e *expr, s scope) (*expr, error) {
 	if f.Builtin && f.Language == "internal" {
 		return e, x.permitted(e.fn, s)
 	}
-	body, inner, err := x.inline(e, f, s)
+	body, err := x.inline(e, f, s)
 	if err != nil {
 		return nil, within(err, "the function %s.%s", f.Schema, f.Name)
 	}
@@ -290,13 +290,18 @@ func (x *expander) call(e *expr, s scope) (*expr, error) {
 	}
 	out := (&expr{kind: kSubLink, link: linkExpr, typ: e.typ, mod: -1, query: body}).simplify()
 	if f.Strict {
-		out = strict(out, e.args, inner)
+		out = strict(out, e.args)
+	}
+	if len(e.args) == 0 {
+		named := *out
+		named.label = f.Schema + "." + f.Name + "()"
+		out = &named
 	}
 	return out, nil
 }
 
 // strict returns NULL when an argument is NULL.
-func strict(body *expr, args []*expr, _ scope) *expr {
+func strict(body *expr, args []*expr) *expr {
 	c := &expr{kind: kCase, typ: body.typ, mod: -1}
 	for _, a := range args {
 		if a.kind == kConst && !a.null {
@@ -314,41 +319,41 @@ func strict(body *expr, args []*expr, _ scope) *expr {
 
 // inline returns the body of a function in SQL with the arguments in place, as the
 // role that it runs as sees its tables.
-func (x *expander) inline(e *expr, f *function, s scope) (*query, scope, error) {
+func (x *expander) inline(e *expr, f *function, s scope) (*query, error) {
 	if f.Language != "sql" || f.Kind != "f" {
-		return nil, s, refuse("a body in %s", f.Language)
+		return nil, refuse("a body in %s", f.Language)
 	}
 	if f.Outputs || f.Variadic {
-		return nil, s, refuse("OUT or VARIADIC parameters")
+		return nil, refuse("OUT or VARIADIC parameters")
 	}
 	may, err := x.mayExecute(s.role, e.fn)
 	if err != nil {
-		return nil, s, err
+		return nil, err
 	}
 	if !may {
-		return nil, s, refuse("%s may not execute it", s.role.name)
+		return nil, refuse("%s may not execute it", s.role.name)
 	}
 	inner, err := s.deeper()
 	if err != nil {
-		return nil, s, err
+		return nil, err
 	}
 	if f.Definer {
 		if inner.role, err = x.role(f.Owner); err != nil {
-			return nil, s, err
+			return nil, err
 		}
 	}
 	body, err := x.body(e.fn, f)
 	if err != nil {
-		return nil, s, err
+		return nil, err
 	}
 	if len(body.targets) != 1 || body.targets[0].typ != f.Result {
-		return nil, s, refuse("a body whose result has to be converted")
+		return nil, refuse("a body whose result has to be converted")
 	}
 	if body, err = x.query(body, inner); err != nil {
-		return nil, s, err
+		return nil, err
 	}
 	if len(e.args) != len(f.Inputs) {
-		return nil, s, refuse("arguments left to their defaults")
+		return nil, refuse("arguments left to their defaults")
 	}
 	// Arguments are evaluated once by a call, and here wherever they stand: what
 	// changes by itself is refused above, and a sub-select only costs.
@@ -364,9 +369,9 @@ func (x *expander) inline(e *expr, f *function, s scope) (*query, scope, error) 
 		return e.args[p.att-1].shift(depth)
 	}, 1)
 	if missing {
-		return nil, s, refuse("a parameter that is none")
+		return nil, refuse("a parameter that is none")
 	}
-	return body, inner, nil
+	return body, nil
 }
 
 // query expands a sub-select: every table gets the reader's policies.

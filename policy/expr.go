@@ -58,6 +58,8 @@ type expr struct {
 	datum datum  // kConst
 	text  string // kConst: in the type's own notation, once known
 
+	label string // how people wrote it: the call that it stands for
+
 	link  linkKind // kSubLink; its test is args[0]
 	query *query
 }

@@ -236,6 +236,23 @@ func (l *loader) guarded(role *acting, r *relation) (bool, error) {
 	return !owner || r.Force, err
 }
 
+// with returns a table with some of its policies, by name, all of them taken for
+// permissive when that is asked for; nil names are all of them.
+func (r *relation) with(names []string, permissive bool) *relation {
+	if names == nil {
+		return r
+	}
+	c := *r
+	c.Policies = nil
+	for _, p := range r.Policies {
+		if slices.Contains(names, p.Name) {
+			p.Permissive = p.Permissive || permissive
+			c.Policies = append(c.Policies, p)
+		}
+	}
+	return &c
+}
+
 // visible returns the condition under which a role sees a row of a table, in terms
 // of that table as the first of its query; nil means every row. Policies that
 // do not apply to the role, and those without an expression, are left out; without
@@ -372,7 +389,7 @@ func (l *loader) analyse(f *function) (string, error) {
 	}
 	// The extended protocol takes one statement: whatever the body says, nothing
 	// but this one is run, and analysing runs nothing.
-	_, err = probe.Conn().PgConn().ExecParams(l.ctx, "create function sluice.policy_probe("+f.Arguments+") returns "+f.Returns+
+	_, err = probe.Conn().PgConn().ExecParams(l.ctx, "create function pg_temp.policy_probe("+f.Arguments+") returns "+f.Returns+
 		" language sql begin atomic\n"+strings.TrimRight(f.Source, "; \t\r\n")+"\n; end", nil, nil, nil, nil).Close()
 	if state := pg.SQLState(err); err != nil && state != "" && !strings.HasPrefix(state, "57") && !strings.HasPrefix(state, "08") {
 		return "", refuse("a body that PostgreSQL does not analyse by itself (%v)", err)
@@ -381,6 +398,6 @@ func (l *loader) analyse(f *function) (string, error) {
 		return "", pg.Wrap(err, "analyse a function")
 	}
 	var body string
-	err = probe.QueryRow(l.ctx, "select prosqlbody::text from pg_catalog.pg_proc where proname = 'policy_probe' and pronamespace = 'sluice'::regnamespace").Scan(&body)
+	err = probe.QueryRow(l.ctx, "select prosqlbody::text from pg_catalog.pg_proc where proname = 'policy_probe' and pronamespace = pg_catalog.pg_my_temp_schema()").Scan(&body)
 	return body, pg.Wrap(err, "analyse a function")
 }

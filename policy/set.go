@@ -361,6 +361,9 @@ func (w *sqlWriter) operator(e *expr) (string, error) {
 		return "", refuse("a collation of its own")
 	}
 	o, err := w.c.operator(e.op)
+	if w.plain {
+		return " " + o.name + " ", err
+	}
 	return " operator(" + ident(o.schema) + "." + o.name + ") ", err
 }
 
@@ -388,6 +391,9 @@ func (w *sqlWriter) typeName(oid uint32) (string, error) {
 
 // expr writes an expression, in parentheses where it is more than a name.
 func (w *sqlWriter) expr(e *expr) (string, error) {
+	if w.plain && e.label != "" {
+		return e.label, nil
+	}
 	switch e.kind {
 	case kVar:
 		return w.column(e)
@@ -536,6 +542,8 @@ func (w *sqlWriter) constant(e *expr) (string, error) {
 		return "", err
 	case e.null:
 		return "null::" + t, nil
+	case w.plain && e.typ == oidText:
+		return literal(e.text), nil
 	}
 	return literal(e.text) + "::" + t, nil
 }

@@ -71,3 +71,17 @@ func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
 	flag("SLUICE_REALTIME_COMPRESSION", &cfg.Compression)
 	return errors.Join(errs...)
 }
+
+// verifyShare is the share of changes of which PostgreSQL is asked in addition to
+// a compiled policy.
+func verifyShare(lookup func(string) (string, bool)) (float64, error) {
+	text, _ := lookup("SLUICE_POLICY_VERIFY")
+	if text == "" {
+		return 0, nil
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0 && v <= 1) {
+		return 0, fmt.Errorf("SLUICE_POLICY_VERIFY is %q: it must be a share from 0 to 1, such as 0.01", text)
+	}
+	return v, nil
+}

@@ -72,4 +72,24 @@ func TestLimitsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	_, _ = verifyShare(func(name string) (string, bool) { // it names its variable
+		if !strings.Contains(string(doc), "`"+name+"`") {
+			t.Errorf("docs/config.md lacks %s", name)
+		}
+		return "", false
+	})
+}
+
+func TestVerifyShare(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]float64{"": 0, "0": 0, "0.25": 0.25, "1": 1} {
+		if got, err := verifyShare(func(string) (string, bool) { return text, true }); err != nil || got != want {
+			t.Errorf("%q: %v %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"x", "-1", "1.1", "NaN", "Inf"} {
+		if got, err := verifyShare(func(string) (string, bool) { return text, true }); err == nil {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
 }

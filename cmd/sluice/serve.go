@@ -86,7 +86,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if err != nil {
 		return err
 	}
-	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Logger: cfg.log}); err != nil {
+	verify, err := verifyShare(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Verify: verify, Logger: cfg.log}); err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
