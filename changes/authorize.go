@@ -67,8 +67,13 @@ func (r *run) authorize(ctx context.Context) {
 
 // waitVisible waits until queries can see the transactions: the log shows a
 // commit before other connections do, and a policy asked too early would miss
-// the membership that was written together with the row.
+// the membership that was written together with the row, a look-up the row. It
+// waits once in a run.
 func (r *run) waitVisible(ctx context.Context) {
+	if r.waited {
+		return
+	}
+	r.waited = true
 	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
 	for until := time.Now().Add(r.s.cfg.VisibleTimeout); ; {
 		var visible bool

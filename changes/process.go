@@ -168,7 +168,8 @@ type run struct {
 	// identity holds the positions of the replica identity's columns.
 	identity []int
 
-	own bool // on the worker of this table alone
+	own    bool // on the worker of this table alone
+	waited bool // waitVisible has been called
 
 	// failed tells that PostgreSQL refused a statement about this table, timedOut
 	// that a policy took too long, tooSlow that this is to be looked into by the
