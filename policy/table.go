@@ -30,10 +30,14 @@ type Policy struct {
 	Expr string `json:"expr"`
 }
 
+// ordinality cannot be a column: PostgreSQL cuts names at 63 bytes.
+const ordinality = "sluice row number, a name that is too long to be that of any column"
+
 // CheckSQL returns the statement that judges rows under the policies whose
 // positions are given. Its one parameter is an array literal of the row type
-// (see AppendRow); it returns one boolean for each row, in order. It returns ""
-// when no permissive policy has an expression: nobody sees anything then.
+// (see AppendRow); it returns the number, counted from 1, of each row that is
+// visible (see Visible), in no particular order. It returns "" when no permissive
+// policy has an expression: nobody sees anything then.
 //
 // The statement is made to raise an error when a select of the row does. So the
 // policies are a WHERE clause, which the planner simplifies by other rules than a
@@ -57,10 +61,27 @@ func (t *Table) CheckSQL(applicable []int) string {
 	}
 	all := append(restrictive, "("+strings.Join(permissive, " or ")+")")
 	rows := "$1::" + pgx.Identifier{t.Schema, t.Name}.Sanitize() + "[]"
-	// The whole row as one value has the table's type only when nothing, not even
-	// its number, stands beside it.
-	return "select exists (select from pg_catalog.unnest((" + rows + ")[n:n]) as " + ident(t.Alias) + " " + t.columnAliases() +
-		" where (" + strings.Join(all, " and ") + ") or false) from pg_catalog.generate_subscripts(" + rows + ", 1) as sluice (n) order by n"
+	where := " where (" + strings.Join(all, " and ") + ") or false"
+	if strings.Contains(where, ident(t.Alias)+".*") || strings.Contains(where, t.Alias+".*") {
+		// The whole row as one value has the table's type only when nothing, not
+		// even a number, stands beside it.
+		return "select n from pg_catalog.generate_subscripts(" + rows + ", 1) as sluice (n) where exists (select from pg_catalog.unnest((" +
+			rows + ")[n:n]) as " + ident(t.Alias) + t.columnAliases("") + where + ") or false"
+	}
+	return "select " + ident(ordinality) + " from pg_catalog.unnest(" + rows + ") with ordinality as " + ident(t.Alias) + t.columnAliases(ordinality) + where
+}
+
+// Visible reads an answer to CheckSQL about n rows. It calls show with the
+// position, counted from 0, of each row that is visible.
+func Visible(rows [][][]byte, n int, show func(at int)) {
+	for _, row := range rows {
+		if len(row) != 1 {
+			continue
+		}
+		if at, err := strconv.Atoi(string(row[0])); err == nil && at >= 1 && at <= n {
+			show(at - 1)
+		}
+	}
 }
 
 // evaluated returns positions of policies in the order in which PostgreSQL
@@ -87,13 +108,16 @@ func (t *Table) ShowsAll(applicable []int) bool {
 	return permissive
 }
 
-// columnAliases names the columns that a row is made of.
-func (t *Table) columnAliases() string {
-	names := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		names[i] = ident(c)
+// columnAliases names the columns that a row is made of, and one more.
+func (t *Table) columnAliases(more string) string {
+	names := make([]string, 0, len(t.Columns)+1)
+	for _, c := range t.Columns {
+		names = append(names, ident(c))
 	}
-	return "(" + strings.Join(names, ", ") + ")"
+	if more != "" {
+		names = append(names, ident(more))
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 func ident(name string) string { return pgx.Identifier{name}.Sanitize() }

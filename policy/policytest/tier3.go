@@ -234,14 +234,7 @@ func (a *asker) each(ctx context.Context, parts []part, out [][]Answer) (failed 
 			failed = append(failed, p)
 			continue
 		}
-		if len(res[n].Rows) != len(p.rows) {
-			return nil, fmt.Errorf("%d answers to %d rows", len(res[n].Rows), len(p.rows))
-		}
-		for k, row := range res[n].Rows {
-			if len(row) == 1 && string(row[0]) == "t" {
-				out[p.identity][p.rows[k]] = Yes
-			}
-		}
+		policy.Visible(res[n].Rows, len(p.rows), func(at int) { out[p.identity][p.rows[at]] = Yes })
 	}
 	return failed, nil
 }
