@@ -336,12 +336,50 @@ func (g *gen) functions() {
 	g.setup("revoke execute on function %s.only_some(integer) from public, anon", g.fns)
 	g.setup("grant execute on function %s.only_some(integer) to authenticated", g.fns)
 	fn("whole(r "+g.w.Table+")", "boolean", "language sql stable", "select (r)."+g.cols["n"]+" > 0")
+	g.moreFunctions()
 	g.setup("create function hidden.secret(n integer) returns boolean language sql stable as $f$ select n > 1 $f$")
 	if g.chance(3) {
 		g.setup("alter function %s.is_member(%s) owner to %s", g.fns, team, pick(g, "pt_owner", "authenticated", "anon"))
 	}
 	if g.chance(4) {
 		g.setup("alter function %s.my_teams() owner to %s", g.fns, pick(g, "pt_owner", "authenticated"))
+	}
+}
+
+// moreFunctions makes what depends on how a name is looked up, and views.
+func (g *gen) moreFunctions() {
+	s := g.fns
+	for _, arg := range []string{"text", "integer", "varchar", "smallint"} {
+		g.setup("create function %s.over(a %s) returns boolean language sql stable as $f$ select a::text %s $f$", s, arg, pick(g, "<> ''", "= 'a'", "is null", "> '0'"))
+	}
+	g.setup("create function %s.defaulted(a integer, upper_bound integer default 5, lower_bound integer default 0) returns boolean language sql immutable as $f$ select a between lower_bound and upper_bound $f$", s)
+	g.setup("create function %s.several(variadic a integer[]) returns boolean language sql immutable as $f$ select a[1] > a[2] $f$", s)
+	g.setup("create function %s.same(a anyelement, b anyelement) returns boolean language sql immutable as $f$ select a = b $f$", s)
+	g.setup("create function %s.remainder(a integer, b integer) returns boolean language sql immutable as $f$ select a %% nullif(b, 0) = 0 $f$", s)
+	g.setup("create function %s.odd(a integer) returns boolean language sql immutable as $f$ select a %% 2 <> 0 $f$", s)
+	g.setup("create operator %[1]s.=%% (leftarg = integer, rightarg = integer, function = %[1]s.remainder)", s)
+	g.setup("create operator %[1]s.=%% (rightarg = integer, function = %[1]s.odd)", s)
+	g.setup("create domain %s.person as uuid check (value is not null)", s)
+	g.setup("create domain %s.small as integer check (value < 3)", s)
+	g.setup("create type %s.pair as (a text, b integer)", s)
+	g.setup("create function %[1]s.make_pair(n integer) returns %[1]s.pair language sql stable as $f$ select row('x', n)::%[1]s.pair $f$", s)
+	g.setup("create collation %s.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)", s)
+	// The same name in two schemas: which one is meant depends on the search_path.
+	g.setup("create table public.choice (n integer)")
+	g.setup("create table app.choice (n integer)")
+	g.setup("insert into public.choice values (1), (2)")
+	g.setup("insert into app.choice values (0), (3)")
+	g.setup("grant select on public.choice, app.choice to public")
+	const body = "begin return exists (select from choice c where c.n = a); end"
+	g.setup("create function %s.by_path(a integer) returns boolean language plpgsql stable as $f$ %s $f$", s, body)
+	g.setup("create function %s.by_path_definer(a integer) returns boolean language plpgsql stable security definer as $f$ %s $f$", s, body)
+	g.setup("create function %s.by_path_set(a integer) returns boolean language plpgsql stable set search_path = app, public as $f$ %s $f$", s, body)
+	g.setup("create function %s.by_path_sql(a integer) returns boolean language sql stable as $f$ select exists (select from choice c where c.n = a) $f$", s)
+	g.setup("create view %s.team_view as select * from %s", s, g.members)
+	g.setup("create view %s.own_view with (security_invoker = %s) as select * from %s where user_id = auth.uid()", s, pick(g, "on", "off"), g.members)
+	g.setup("grant select on %[1]s.team_view, %[1]s.own_view to anon, authenticated, pt_base", s)
+	if g.chance(3) {
+		g.setup("alter view %s.team_view owner to %s", s, pick(g, "pt_owner", "authenticated"))
 	}
 }
 

@@ -234,6 +234,44 @@ var leaves = []leaf{
 	{shape: "row comparison", make: func(g *gen) string {
 		return pick(g, "("+g.c("user_id")+", "+g.c("n")+") = ("+g.me()+", 1)", "("+g.c("n")+", "+g.c("label")+") >= (1, 'a')", "row("+g.c("n")+", "+g.c("label")+") is null")
 	}},
+	{shape: "view", make: func(g *gen) string {
+		return pick(g, "exists (select from "+g.fns+".team_view v where v.team_id = "+g.q("team_id")+")", g.c("team_id")+" in (select v.team_id from "+g.fns+".own_view v)", "exists (select from "+g.fns+".own_view v where v.user_id = auth.uid() and v.team_id = "+g.q("team_id")+")")
+	}},
+	{shape: "union and with", make: func(g *gen) string {
+		return pick(g, g.me()+" in (select p.id from "+g.profiles+" p where p.is_admin union select "+g.q("user_id")+")", g.c("team_id")+" in (with mine as (select m.team_id from "+g.members+" m where m.user_id = auth.uid()) select team_id from mine except select id from "+g.teams+" where not open)",
+			"exists (with p as materialized (select level from "+g.profiles+" where id = auth.uid()) select from p where p.level >= "+g.q("n")+")", "exists (values (1), ("+g.q("n")+") intersect select level from "+g.profiles+")")
+	}},
+	{shape: "joins", make: func(g *gen) string {
+		return pick(g, "exists (select from "+g.members+" m left join "+g.teams+" t2 on t2.id = m.team_id where m.user_id = auth.uid() and coalesce(t2.open, true) and m.team_id = "+g.q("team_id")+")",
+			"exists (select from "+g.members+" m, lateral (select t2.org_id from "+g.teams+" t2 where t2.id = m.team_id limit 1) o where o.org_id = "+g.q("org_id")+")",
+			"exists (select from "+g.members+" join "+g.profiles+" on profiles.id = members.user_id where members.team_id = "+g.q("team_id")+" and profiles.email = auth.email())", "exists (select from "+g.members+" a join "+g.members+" b using (team_id) where a.user_id = "+g.me()+" and b.user_id = "+g.q("user_id")+")")
+	}},
+	{shape: "aggregates", make: func(g *gen) string {
+		return pick(g, "(select bool_or(m.active) from "+g.members+" m where m.user_id = "+g.me()+")", "exists (select m.team_id from "+g.members+" m group by m.team_id having count(*) > 1 and m.team_id = "+g.q("team_id")+")", "(select array_agg(m.team_id) from "+g.members+" m where m.user_id = auth.uid()) @> array["+g.q("team_id")+"]",
+			"(select count(*) filter (where m.active) from "+g.members+" m where m.team_id = "+g.q("team_id")+") > 0", "(select max(rank) from (select row_number() over (order by p.level, p.id) as rank from "+g.profiles+" p) x) > "+g.c("n"))
+	}},
+	{shape: "overloaded function", make: func(g *gen) string {
+		return g.fns + "." + pick(g, "over('a')", "over("+g.c("label")+")", "over("+g.c("label")+"::varchar)", "over("+g.c("n")+")", "over("+g.c("n")+"::smallint)", "over(null::text)", "defaulted("+g.c("n")+")", "defaulted("+g.c("n")+", lower_bound => 2)", "several("+g.c("n")+", 1, 2)", "same("+g.c("label")+", 'a')", "same("+g.c("n")+", 1)")
+	}},
+	{shape: "operator of the user", make: func(g *gen) string {
+		return pick(g, g.c("n")+" operator("+g.fns+".=%) 2", "operator("+g.fns+".=%) "+g.c("n"), g.c("user_id")+"::"+g.fns+".person = "+g.me(), "("+g.c("n")+"::"+g.fns+".small) > 0")
+	}},
+	{shape: "composite", make: func(g *gen) string {
+		return pick(g, "(row("+g.c("label")+", "+g.c("n")+")::"+g.fns+".pair).b > 0", "row("+g.c("label")+", "+g.c("n")+")::"+g.fns+".pair = row('a', 1)::"+g.fns+".pair", "("+g.fns+".make_pair("+g.c("n")+")).a = 'x'", "(select p.b from "+g.fns+".make_pair("+g.c("n")+") p) >= 1")
+	}},
+	{shape: "collation", make: func(g *gen) string {
+		return pick(g, g.c("label")+` collate "C" < 'a'`, g.c("label")+` < 'b'`, `lower(`+g.c("label")+` collate "C") = 'a'`, g.c("label")+` = 'A' collate "POSIX"`, g.c("label")+" collate "+g.fns+".nocase = 'ADMIN'", g.c("label")+" collate "+g.fns+".nocase = auth.jwt() ->> 'v'")
+	}},
+	{shape: "parts of a time", make: func(g *gen) string {
+		return pick(g, "extract(year from "+g.c("created_at")+") >= 2024", "date_trunc('day', "+g.c("created_at")+") <= now()", "("+g.c("created_at")+" at time zone (auth.jwt() ->> 'zone')) is null", "age(now(), "+g.c("created_at")+") > interval '5 days'", g.c("created_at")+"::text like '2024%'", "to_char("+g.c("created_at")+", 'YYYY') = '2024'", "("+g.c("created_at")+", interval '1 day') overlaps (now(), interval '1 day')")
+	}},
+	{shape: "names found by search_path", make: func(g *gen) string {
+		return g.fns + "." + pick(g, "by_path("+g.c("n")+")", "by_path_definer("+g.c("n")+")", "by_path_sql("+g.c("n")+")", "by_path_set("+g.c("n")+")")
+	}},
+	{shape: "documents", make: func(g *gen) string {
+		return pick(g, "to_jsonb("+g.c("label")+") <@ '[\"a\",\"b\"]'", "jsonb_path_exists(auth.jwt(), '$.app_metadata.roles[*] ? (@ == \"admin\")')", "auth.jwt() @@ '$.level == 1'", "jsonb_build_object('k', "+g.c("n")+") @> '{\"k\":1}'", "(auth.jwt() - 'app_metadata') ? 'sub'", "exists (select from jsonb_each_text(auth.jwt()) e where e.value = "+g.q("label")+")",
+			"auth.jwt()['app_metadata']['org_id'] = to_jsonb("+g.c("org_id")+")", "jsonb_typeof(auth.jwt() -> 'app_metadata' -> 'team_ids') = 'array' and "+g.c("team_id")+"::text in (select jsonb_array_elements_text(auth.jwt() -> 'app_metadata' -> 'team_ids'))")
+	}},
 	{shape: "other table without privilege", rare: true, make: func(g *gen) string { return "not exists (select from " + g.closed + ")" }},
 	{shape: "itself", rare: true, make: func(g *gen) string {
 		return "exists (select from " + g.w.Table + " again where again." + g.w.Key + " = 1)"
