@@ -58,6 +58,9 @@ func TestTiersAgree(t *testing.T) {
 	if !long && report.All.Triples < 100_000 || report.All.Yes*20 < report.All.Triples {
 		t.Errorf("%d triples, %d of them visible", report.All.Triples, report.All.Yes)
 	}
+	if report.PlanDependent*100 > report.All.Triples {
+		t.Errorf("PostgreSQL itself is of two minds about %d triples", report.PlanDependent)
+	}
 	for _, shape := range policytest.Shapes() {
 		if report.Shapes[shape].Triples == 0 && (!long || report.Sets >= 2000) {
 			t.Errorf("no triple of shape %q", shape)

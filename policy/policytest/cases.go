@@ -13,6 +13,7 @@ import (
 //	-- tier: 3                      the cheapest tier that claims it
 //	-- table: public.messages       the protected table
 //	-- key: id                      its integer primary key
+//	-- leaf: public.messages_1      of a partitioned table: the partition that changes are about
 //	-- gap: schema usage            a known difference (see the constants), if any
 //	create table …;
 //	-- as alice: {"role":"authenticated","sub":"…"}
@@ -42,6 +43,8 @@ func ParseCase(text string) (*Case, error) {
 			c.World.Table = value
 		case name == "key":
 			c.World.Key = value
+		case name == "leaf":
+			c.World.Leaf = value
 		case name == "gap":
 			c.World.Gap = value
 		case name == "sees":
@@ -112,6 +115,9 @@ func sees(w *World, answers []Answer) string {
 func formatCase(w *World, want [][]Answer) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "-- tier: 3\n-- table: %s\n-- key: %s\n", w.Table, w.Key)
+	if w.Leaf != "" {
+		fmt.Fprintf(&b, "-- leaf: %s\n", w.Leaf)
+	}
 	if i := slices.IndexFunc(w.Identities, func(id Identity) bool { return id.Claims.Role == strangerRole }); i >= 0 {
 		fmt.Fprintf(&b, "-- gap: %s\n", GapUsage)
 	}

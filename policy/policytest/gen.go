@@ -3,6 +3,7 @@ package policytest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -191,7 +192,10 @@ func (g *gen) table() {
 	add(g.cols["user_id"], "uuid")
 	add(g.cols["other_id"], "uuid")
 	add(g.cols["org_id"], "uuid")
-	dropped := g.chance(4)
+	if g.chance(8) {
+		g.w.Leaf = "app.leaf"
+	}
+	dropped := g.w.Leaf == "" && g.chance(4)
 	if dropped {
 		g.w.Columns = append(g.w.Columns, Column{"gone", "text default 'x'", true})
 	}
@@ -210,16 +214,26 @@ func (g *gen) table() {
 		g.extras = append(g.extras, x)
 		add(x.name, t.name)
 	}
-	if g.chance(4) {
+	if g.w.Leaf == "" && g.chance(4) {
 		g.w.Columns = append(g.w.Columns, Column{"twice", "integer generated always as (" + g.cols["n"] + "::bigint * 2 % 1000) stored", true})
 	}
 	g.w.Setup = append(g.w.Setup, tableHere)
+	if g.w.Leaf != "" {
+		g.w.Setup = append(g.w.Setup, leafHere)
+	}
 	if dropped {
 		g.setup("alter table %s drop column gone", g.w.Table)
 	}
 	g.setup("alter table %s enable row level security", g.w.Table)
 	if g.chance(6) {
-		g.setup("alter table %s owner to %s", g.w.Table, pick(g, "authenticated", "pt_owner", "pt_base"))
+		owner := pick(g, "authenticated", "pt_owner", "pt_base")
+		g.setup("alter table %s owner to %s", g.w.Table, owner)
+		if g.w.Leaf != "" {
+			g.setup("alter table %s owner to %s", g.w.Leaf, owner)
+		}
+	}
+	if g.chance(4) {
+		g.setup("create index on %s (%s)", g.w.Table, pick(g, g.cols["user_id"], g.cols["team_id"], g.cols["org_id"]))
 	}
 	if g.chance(4) {
 		g.setup("alter table %s force row level security", g.w.Table)
@@ -276,6 +290,13 @@ func (g *gen) sideTables() {
 		n++
 		return strings.Join([]string{sqlString(uids[n-1]), sqlString(pick(g, "a@example.com", "b@example.com", "c@example.com")), pick(g, "true", "false", "null"), fmt.Sprint(g.IntN(4)), g.null(6, g.org())}, ", ")
 	})
+	if g.chance(2) {
+		g.setup("create index on %s (%s)", g.members, pick(g, "user_id", "team_id", "user_id, team_id"))
+		g.setup("create index on %s (id)", g.profiles)
+	}
+	if g.chance(3) {
+		g.setup("analyze %s, %s, %s", g.members, g.teams, g.profiles)
+	}
 	g.guard(g.members, "user_id", "active")
 	g.guard(g.teams, "owner_id", "open")
 	g.guard(g.profiles, "id", "is_admin")
@@ -401,7 +422,16 @@ func (g *gen) grants() {
 			g.setup("revoke select on %s from %s", table, pick(g, "anon", "pt_base", "pt_bypass"))
 		}
 	}
+	before := len(g.w.Setup)
 	part(g.w.Table, pick(g, g.w.Key, g.w.Key+", "+g.cols["user_id"], g.cols["n"]+", "+g.cols["user_id"]))
+	if g.w.Leaf != "" { // the same for the partition, which changes are about
+		g.setup("revoke all on %s from public, anon, authenticated, service_role, postgres", g.w.Leaf)
+		for _, s := range slices.Clone(g.w.Setup[before:]) {
+			if strings.Contains(s, " on "+g.w.Table+" ") {
+				g.w.Setup = append(g.w.Setup, strings.Replace(s, " on "+g.w.Table+" ", " on "+g.w.Leaf+" ", 1))
+			}
+		}
+	}
 	part(g.members, pick(g, "user_id, team_id", "team_id, role", "user_id, team_id, role, active, org_id"))
 	part(g.teams, pick(g, "id, org_id", "id, open, owner_id"))
 	part(g.profiles, pick(g, "id, is_admin", "id, email, level"))

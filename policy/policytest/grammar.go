@@ -282,7 +282,7 @@ var leaves = []leaf{
 
 // Shapes returns the names of all shapes of conditions.
 func Shapes() []string {
-	out := []string{"and", "or", "not", "boolean test", "coalesce of conditions", "case of conditions", "permissive and restrictive", "several permissive", "no policy"}
+	out := []string{"and", "or", "not", "boolean test", "coalesce of conditions", "case of conditions", "permissive and restrictive", "several permissive", "no policy", "partitioned table"}
 	for _, l := range leaves {
 		out = append(out, l.shape)
 	}

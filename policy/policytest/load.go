@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -30,11 +31,16 @@ type Env struct {
 	citext      bool
 }
 
+// rolesMu: roles belong to the server that all databases share.
+var rolesMu sync.Mutex
+
 // NewEnv makes a database.
 func NewEnv(t testing.TB) *Env {
 	t.Helper()
 	db := pgtest.New(t)
+	rolesMu.Lock() // advisory locks are of one database
 	db.Exec(rolesSQL)
+	rolesMu.Unlock()
 	db.Exec(databaseSQL)
 	e := &Env{db: db, admin: db.Pool("supabase_admin"), user: db.Pool("authenticator")}
 	if err := db.Admin().QueryRow(context.Background(), "select exists (select from pg_extension where extname = 'citext')").Scan(&e.citext); err != nil {
@@ -56,6 +62,10 @@ func (e *Env) Load(ctx context.Context, w *World) error {
 	}
 	if err := e.exec(ctx, strings.Join(w.sql(), ";\n")); err != nil {
 		return fmt.Errorf("set up: %w", err)
+	}
+	// As many rows as there are, so that plans are those of as many images.
+	if err := e.exec(ctx, "analyze "+w.Table); err != nil {
+		return fmt.Errorf("analyze: %w", err)
 	}
 	if err := e.read(ctx, w); err != nil {
 		return fmt.Errorf("read the rows: %w", err)
@@ -100,7 +110,11 @@ func (e *Env) policies(ctx context.Context, w *World) error {
 // types' own output.
 func (e *Env) read(ctx context.Context, w *World) error {
 	w.Admin, w.User = e.admin, e.user
-	if err := e.db.Admin().QueryRow(ctx, "select $1::text::regclass::oid", w.Table).Scan(&w.OID); err != nil {
+	table := w.Table
+	if w.Leaf != "" {
+		table = w.Leaf
+	}
+	if err := e.db.Admin().QueryRow(ctx, "select $1::text::regclass::oid", table).Scan(&w.OID); err != nil {
 		return err
 	}
 	c, err := e.db.Admin().Acquire(ctx)
@@ -109,7 +123,7 @@ func (e *Env) read(ctx context.Context, w *World) error {
 	}
 	defer c.Release()
 	read := func(what string) ([][][]byte, error) {
-		res := c.Conn().PgConn().ExecParams(ctx, "select "+what+" from "+w.Table+" order by "+w.Key, nil, nil, nil, nil).Read()
+		res := c.Conn().PgConn().ExecParams(ctx, "select "+what+" from "+table+" order by "+w.Key, nil, nil, nil, nil).Read()
 		return res.Rows, res.Err
 	}
 	keys, err := read(w.Key)

@@ -61,7 +61,10 @@ func (s *shrinker) try(ctx context.Context, w *World) bool {
 		return false
 	}
 	got, err := s.d.Decide(ctx, w)
-	if err != nil || differences(s.d, w, want, got, map[string]int64{}) == 0 {
+	if err != nil {
+		return false
+	}
+	if wrong, _, err := disagrees(ctx, s.d, w, want, got, map[string]int64{}); err != nil || !wrong {
 		return false
 	}
 	s.best = &Disagreement{Decider: s.d.Name(), World: w, Want: want, Got: got}

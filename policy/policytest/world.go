@@ -41,6 +41,7 @@ type World struct {
 	// statement tableHere stands for CREATE TABLE of the protected table.
 	Setup   []string
 	Table   string // qualified and quoted
+	Leaf    string // of a partitioned table: its one partition, with its columns in another order
 	Key     string // quoted: the integer primary key, which policies do not use
 	Columns []Column
 	Rows    [][]string // values of Columns, as SQL
@@ -51,9 +52,9 @@ type World struct {
 
 	// filled by Env.Load
 	Admin, User *pg.Pool
-	OID         uint32
+	OID         uint32     // of the table, or of the leaf: what changes are about
 	Keys        []string   // of the rows, in order
-	Images      [][][]byte // by row and column in the order of the table; nil is NULL
+	Images      [][][]byte // by row and column in the order of that table; nil is NULL
 }
 
 // Column is a column of the protected table. One that Rows do not fill has no
@@ -63,8 +64,11 @@ type Column struct {
 	Unfilled   bool
 }
 
-// tableHere is the place of CREATE TABLE within Setup.
-const tableHere = "-- the protected table"
+// tableHere and leafHere are the places of CREATE TABLE within Setup.
+const (
+	tableHere = "-- the protected table"
+	leafHere  = "-- its partition"
+)
 
 // sql returns the statements of Setup, Rows and Policies.
 func (w *World) sql() []string {
@@ -77,8 +81,15 @@ func (w *World) sql() []string {
 	}
 	var out []string
 	for _, s := range w.Setup {
-		if s == tableHere {
+		switch s {
+		case tableHere:
 			s = "create table " + w.Table + " (\n  " + strings.Join(defs, ",\n  ") + ")"
+			if w.Leaf != "" {
+				s += " partition by range (" + w.Key + ")"
+			}
+		case leafHere:
+			slices.Reverse(defs)
+			s = "create table " + w.Leaf + " (\n  " + strings.Join(defs, ",\n  ") + ");\nalter table " + w.Table + " attach partition " + w.Leaf + " default"
 		}
 		out = append(out, s)
 	}
@@ -177,6 +188,9 @@ func (w *World) shapes() []string {
 	}
 	if permissive > 1 {
 		out = append(out, "several permissive")
+	}
+	if w.Leaf != "" {
+		out = append(out, "partitioned table")
 	}
 	if permissive+restrictive == 0 {
 		out = append(out, "no policy")

@@ -4,7 +4,6 @@ do $$
 declare
   r record;
 begin
-  perform pg_advisory_xact_lock(7220411);
   for r in select * from (values
     ('pt_base', 'inherit'), ('pt_member', 'inherit'), ('pt_noinherit', 'noinherit'), ('pt_bypass', 'bypassrls'),
     ('pt_owner', 'inherit'), ('pt_stranger', 'inherit'), ('PT Odd', 'inherit')) as roles (name, attributes)
