@@ -63,10 +63,6 @@ func (e *Env) Load(ctx context.Context, w *World) error {
 	if err := e.exec(ctx, strings.Join(w.sql(), ";\n")); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	// As many rows as there are, so that plans are those of as many images.
-	if err := e.exec(ctx, "analyze "+w.Table); err != nil {
-		return fmt.Errorf("analyze: %w", err)
-	}
 	if err := e.read(ctx, w); err != nil {
 		return fmt.Errorf("read the rows: %w", err)
 	}

@@ -13,30 +13,41 @@ import (
 // searchPath is what package changes asks under.
 const searchPath = "public, extensions"
 
-// plans are settings under which PostgreSQL plans a select another way.
-var plans = [][]pg.Setting{
-	{{Name: "enable_seqscan", Value: "off"}},
-	{{Name: "enable_indexscan", Value: "off"}, {Name: "enable_bitmapscan", Value: "off"}, {Name: "enable_indexonlyscan", Value: "off"}},
+// plan is how PostgreSQL is made to plan a select: of the whole table, and of one
+// row. That one's row must be found by an index, before a policy is evaluated on
+// another, whose error would be taken for its own: the planner sees to it as long
+// as the table was not analyzed and it may use the index.
+type plan struct{ whole, row []pg.Setting }
+
+// plans are ways to plan another way.
+var plans = []plan{
+	{whole: []pg.Setting{{Name: "enable_seqscan", Value: "off"}}, row: []pg.Setting{{Name: "enable_seqscan", Value: "off"}}},
+	{whole: []pg.Setting{{Name: "enable_indexscan", Value: "off"}, {Name: "enable_bitmapscan", Value: "off"}, {Name: "enable_indexonlyscan", Value: "off"}}},
 }
 
 // oracle asks PostgreSQL.
 type oracle struct {
-	w        *World
-	settings []pg.Setting
+	w    *World
+	plan plan
+}
+
+// options are those of package changes, and more.
+func options(more []pg.Setting) pg.AsOptions {
+	return pg.AsOptions{Rollback: true, Settings: append([]pg.Setting{{Name: "search_path", Value: searchPath}}, more...)}
 }
 
 // Ask returns what PostgreSQL shows: each identity selects, by a statement that is
 // planned for its claims; where that raises an error, row by row, and the rows
 // that raise one are not shown.
-func Ask(ctx context.Context, w *World) ([][]Answer, error) { return ask(ctx, w, nil) }
+func Ask(ctx context.Context, w *World) ([][]Answer, error) { return ask(ctx, w, plan{}) }
 
 // reconcile asks again under other plans where got is wrong. Whether a sub-select
 // computes something that raises an error can depend on the plan, and what
 // PostgreSQL answers under one of them is not wrong. It puts such answers into
 // want and returns how many there are.
 func reconcile(ctx context.Context, w *World, want, got [][]Answer) (n int64, err error) {
-	for _, settings := range plans {
-		other, err := ask(ctx, w, settings)
+	for _, p := range plans {
+		other, err := ask(ctx, w, p)
 		if err != nil {
 			return n, err
 		}
@@ -52,15 +63,15 @@ func reconcile(ctx context.Context, w *World, want, got [][]Answer) (n int64, er
 	return n, nil
 }
 
-func ask(ctx context.Context, w *World, settings []pg.Setting) ([][]Answer, error) {
-	o := oracle{w, append([]pg.Setting{{Name: "search_path", Value: searchPath}}, settings...)}
+func ask(ctx context.Context, w *World, p plan) ([][]Answer, error) {
+	o := oracle{w, p}
 	out := make([][]Answer, len(w.Identities))
 	whole := make([]pg.EachCheck, len(w.Identities))
 	for i, id := range w.Identities {
 		out[i] = make([]Answer, len(w.Keys))
 		whole[i].Claims = id.Claims
 	}
-	res, err := o.each(ctx, "", whole)
+	res, err := o.each(ctx, "", p.whole, whole)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +91,8 @@ func ask(ctx context.Context, w *World, settings []pg.Setting) ([][]Answer, erro
 	return out, o.rows(ctx, failed, out)
 }
 
-func (o oracle) each(ctx context.Context, where string, checks []pg.EachCheck) ([]pg.EachResult, error) {
-	return o.w.User.AsEach(ctx, "select "+o.w.Key+" from "+o.w.Table+where, checks, pg.AsOptions{Settings: o.settings})
+func (o oracle) each(ctx context.Context, where string, settings []pg.Setting, checks []pg.EachCheck) ([]pg.EachResult, error) {
+	return o.w.User.AsEach(ctx, "select "+o.w.Key+" from "+o.w.Table+where, checks, options(settings))
 }
 
 // compareAs asks as one of the identities by pg.As as well, as a request would.
@@ -92,7 +103,7 @@ func (o oracle) compareAs(ctx context.Context, each []pg.EachResult) error {
 	}
 	i := int(w.Seed+uint64(len(w.Policies))) % len(each)
 	n := 0
-	err := w.User.As(ctx, w.Identities[i].Claims, pg.AsOptions{Rollback: true, Settings: o.settings}, func(ctx context.Context, tx pg.Tx) error {
+	err := w.User.As(ctx, w.Identities[i].Claims, options(o.plan.whole), func(ctx context.Context, tx pg.Tx) error {
 		return tx.QueryRow(ctx, "select count(*) from (select "+w.Key+" from "+w.Table+" offset 0) x", pgx.QueryExecModeExec).Scan(&n)
 	})
 	if ctx.Err() != nil {
@@ -105,8 +116,7 @@ func (o oracle) compareAs(ctx context.Context, each []pg.EachResult) error {
 }
 
 // rows asks for one row at a time as those for whom the whole fails. A select
-// that fails without a row is one that cannot be planned, and fails for each. The key
-// is compared before a policy is evaluated, because it costs less.
+// that fails without a row is one that cannot be planned, and fails for each.
 func (o oracle) rows(ctx context.Context, failed []int, out [][]Answer) error {
 	w := o.w
 	where := " where " + w.Key + " = $1::integer"
@@ -114,7 +124,7 @@ func (o oracle) rows(ctx context.Context, failed []int, out [][]Answer) error {
 	for n, i := range failed {
 		none[n] = pg.EachCheck{Claims: w.Identities[i].Claims, Args: [][]byte{[]byte("-1")}}
 	}
-	probe, err := o.each(ctx, where, none)
+	probe, err := o.each(ctx, where, o.plan.row, none)
 	if err != nil {
 		return err
 	}
@@ -126,7 +136,7 @@ func (o oracle) rows(ctx context.Context, failed []int, out [][]Answer) error {
 		for r, k := range w.Keys {
 			checks[r] = pg.EachCheck{Claims: w.Identities[i].Claims, Args: [][]byte{[]byte(k)}}
 		}
-		res, err := o.each(ctx, where, checks)
+		res, err := o.each(ctx, where, o.plan.row, checks)
 		if err != nil {
 			return err
 		}
