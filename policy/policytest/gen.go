@@ -20,6 +20,7 @@ type gen struct {
 	*rand.Rand
 	w      *World
 	citext bool
+	common bool // the set of policies that is made
 
 	cols   map[string]string // meaning → quoted name, of the protected table
 	extras []extra

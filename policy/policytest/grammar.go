@@ -280,6 +280,14 @@ var leaves = []leaf{
 	{shape: "system column", gap: GapSystem, rare: true, make: func(g *gen) string { return g.ref + pick(g, ".ctid is not null", ".tableoid > 0") }},
 }
 
+// common are the shapes that most policies have. Half of the sets are made of them
+// alone, as one condition that a tier does not claim keeps it from the whole set.
+var common = []string{
+	"true", "role", "owner", "owner as text", "signed in", "uid in columns", "public or owner", "flag", "org of the token", "email of the token", "roles of the token",
+	"teams of the token", "exists", "exists without the row", "exists two levels", "in", "any of array", "scalar sub-select", "count", "security definer", "function of rows",
+	"column and literal", "column in literals", "column is null", "distinct from", "between", "dates", "coalesce", "not in", "not exists", "value of the token",
+}
+
 // Shapes returns the names of all shapes of conditions.
 func Shapes() []string {
 	out := []string{"and", "or", "not", "boolean test", "coalesce of conditions", "case of conditions", "permissive and restrictive", "several permissive", "no policy", "partitioned table"}
@@ -293,7 +301,7 @@ func Shapes() []string {
 func (g *gen) leaf() *Expr {
 	for {
 		l := leaves[g.IntN(len(leaves))]
-		if l.rare && !g.chance(4) {
+		if l.rare && !g.chance(4) || g.common && !slices.Contains(common, l.shape) {
 			continue
 		}
 		return &Expr{Text: l.make(g), Shape: l.shape, Gap: l.gap}
@@ -331,6 +339,7 @@ func (g *gen) expr(depth int) *Expr {
 
 // policies returns one set of policies.
 func (g *gen) policies() []Policy {
+	g.common = g.chance(2)
 	n := pick(g, 1, 1, 1, 1, 2, 2, 3)
 	if g.chance(40) {
 		n = 0
