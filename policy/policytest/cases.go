@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -117,9 +116,6 @@ func formatCase(w *World, want [][]Answer) string {
 	fmt.Fprintf(&b, "-- tier: 3\n-- table: %s\n-- key: %s\n", w.Table, w.Key)
 	if w.Leaf != "" {
 		fmt.Fprintf(&b, "-- leaf: %s\n", w.Leaf)
-	}
-	if i := slices.IndexFunc(w.Identities, func(id Identity) bool { return id.Claims.Role == strangerRole }); i >= 0 {
-		fmt.Fprintf(&b, "-- gap: %s\n", GapUsage)
 	}
 	b.WriteString(strings.Join(w.sql(), ";\n") + ";\n")
 	for i, id := range w.Identities {

@@ -301,7 +301,7 @@ func Shapes() []string {
 func (g *gen) leaf() *Expr {
 	for {
 		l := leaves[g.IntN(len(leaves))]
-		if l.rare && !g.chance(4) || g.common && !slices.Contains(common, l.shape) {
+		if l.rare && !g.chance(2) || g.common && !slices.Contains(common, l.shape) {
 			continue
 		}
 		return &Expr{Text: l.make(g), Shape: l.shape, Gap: l.gap}

@@ -53,7 +53,7 @@ type Report struct {
 	Claimed       map[string]map[string]int64 // triples by tier and shape
 	Tiers         map[string]Count            // triples that a decider claimed
 	Gaps          map[string]int64            // no instead of yes, for a known reason
-	PlanDependent int64                       // triples in which PostgreSQL says either, depending on the plan
+	PlanDependent int64                       // triples that were accepted because PostgreSQL says so under another plan
 	Disagreements int64                       // sets of policies
 	Took          time.Duration
 }
@@ -289,6 +289,6 @@ func (r *Report) String() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Gaps)) {
 		fmt.Fprintf(&b, "known difference, tier %s: %d triples denied that PostgreSQL shows\n", name, r.Gaps[name])
 	}
-	fmt.Fprintf(&b, "in %d triples PostgreSQL says one or the other, depending on the plan of a sub-select that can raise an error\n", r.PlanDependent)
+	fmt.Fprintf(&b, "in %d triples PostgreSQL says one or the other, depending on the plan, as something can raise an error\n", r.PlanDependent)
 	return b.String()
 }
