@@ -7,7 +7,7 @@ COUNT       ?= 10
 SOAK        ?= 10m
 export SLUICE_TEST_PG ?= required
 
-.PHONY: help build run test unit e2e lint fmt fuzz soak bench bench-compare vendor clean
+.PHONY: help build run test unit e2e lint fmt fuzz fuzz-policy soak bench bench-compare vendor clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n",$$1,$$2}' Makefile
@@ -44,6 +44,10 @@ fmt: ## format all Go files
 
 fuzz: ## every fuzz target, FUZZTIME seconds in all
 	@FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+
+fuzz-policy: ## row level security against PostgreSQL: SEED, and TRIPLES (default a million) or DURATION
+	SLUICE_POLICY_SEED=$(SEED) SLUICE_POLICY_TRIPLES=$(if $(DURATION),$(or $(TRIPLES),0),$(or $(TRIPLES),1000000)) SLUICE_POLICY_DURATION=$(DURATION) \
+	  go test -count 1 -run '^TestTiersAgree$$' -v -timeout 24h ./policy
 
 soak: ## ten minutes of 2,000 busy connections; nothing may be left behind
 	SLUICE_SOAK=$(SOAK) go test -run '^TestSoak$$' -v -timeout 30m ./realtime

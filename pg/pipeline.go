@@ -117,7 +117,7 @@ type run struct {
 // staleStates are the errors that a statement prepared earlier can owe to a
 // change of the catalog or of the session: it is gone, or the types that it was
 // analysed with are.
-var staleStates = map[string]bool{"26000": true, "0A000": true, "42883": true, "42804": true, "42P18": true, "22P02": true}
+var staleStates = map[string]bool{"26000": true, "0A000": true, "42883": true, "42804": true, "42P18": true, "22P02": true, "XX000": true}
 
 func (r *run) stale(err error) bool {
 	return r.reused && staleStates[SQLState(err)] && !r.conn.IsClosed()

@@ -282,7 +282,9 @@ func (l *loader) visible(role *acting, r *relation) (*expr, error) {
 			return nil, within(err, "policy %q", p.Name)
 		}
 		if p.Permissive {
-			permissive = append(permissive, e)
+			// PostgreSQL evaluates the last name first: one that shows the row spares
+			// the next, and the error that the next would raise.
+			permissive = slices.Insert(permissive, 0, e)
 		} else {
 			all = append(all, e)
 		}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,11 +35,19 @@ const ordinality = "sluice row number, a name that is too long to be that of any
 
 // CheckSQL returns the statement that judges rows under the policies whose
 // positions are given. Its one parameter is an array literal of the row type
-// (see AppendRow); it returns one boolean for each row, in order. It returns ""
-// when no permissive policy has an expression: nobody sees anything then.
+// (see AppendRow); it returns the number, counted from 1, of each row that is
+// visible (see Visible), in no particular order. It returns "" when no permissive
+// policy has an expression: nobody sees anything then.
+//
+// The statement is made to raise an error when a select of the row does. So the
+// policies are a WHERE clause, which the planner simplifies by other rules than a
+// value, and for whose estimates it evaluates what depends on the claims alone: a
+// select with a sub that is no uuid fails under "is_public or owner = auth.uid()",
+// for public rows as well. "or false" goes away, after it has kept the planner
+// from making joins of sub-selects, which it does not with those of a policy.
 func (t *Table) CheckSQL(applicable []int) string {
 	var permissive, restrictive []string
-	for _, i := range applicable {
+	for _, i := range t.evaluated(applicable) {
 		switch p := t.Policies[i]; {
 		case p.Expr == "":
 		case p.Permissive:
@@ -50,17 +59,38 @@ func (t *Table) CheckSQL(applicable []int) string {
 	if len(permissive) == 0 {
 		return ""
 	}
-	all := append([]string{"(" + strings.Join(permissive, " or ") + ")"}, restrictive...)
-	visible := "coalesce(" + strings.Join(all, " and ") + ", false)"
+	all := append(restrictive, "("+strings.Join(permissive, " or ")+")")
 	rows := "$1::" + pgx.Identifier{t.Schema, t.Name}.Sanitize() + "[]"
-	if strings.Contains(visible, ident(t.Alias)+".*") || strings.Contains(visible, t.Alias+".*") {
+	where := " where (" + strings.Join(all, " and ") + ") or false"
+	if strings.Contains(where, ident(t.Alias)+".*") || strings.Contains(where, t.Alias+".*") {
 		// The whole row as one value has the table's type only when nothing, not
 		// even a number, stands beside it.
-		return "select (select " + visible + " from pg_catalog.unnest((" + rows + ")[n:n]) as " + ident(t.Alias) + t.columnAliases("") +
-			") from pg_catalog.generate_subscripts(" + rows + ", 1) as sluice (n) order by n"
+		return "select n from pg_catalog.generate_subscripts(" + rows + ", 1) as sluice (n) where exists (select from pg_catalog.unnest((" +
+			rows + ")[n:n]) as " + ident(t.Alias) + t.columnAliases("") + where + ") or false"
 	}
-	return "select " + visible + " from pg_catalog.unnest(" + rows + ") with ordinality as " + ident(t.Alias) +
-		t.columnAliases(ordinality) + " order by " + ident(ordinality)
+	return "select " + ident(ordinality) + " from pg_catalog.unnest(" + rows + ") with ordinality as " + ident(t.Alias) + t.columnAliases(ordinality) + where
+}
+
+// Visible reads an answer to CheckSQL about n rows. It calls show with the
+// position, counted from 0, of each row that is visible.
+func Visible(rows [][][]byte, n int, show func(at int)) {
+	for _, row := range rows {
+		if len(row) != 1 {
+			continue
+		}
+		if at, err := strconv.Atoi(string(row[0])); err == nil && at >= 1 && at <= n {
+			show(at - 1)
+		}
+	}
+}
+
+// evaluated returns positions of policies in the order in which PostgreSQL
+// evaluates permissive ones: the last name first, by bytes. One that shows the
+// row spares the next, and with it the error that the next would raise.
+func (t *Table) evaluated(applicable []int) []int {
+	out := slices.Clone(applicable)
+	slices.SortStableFunc(out, func(a, b int) int { return strings.Compare(t.Policies[b].Name, t.Policies[a].Name) })
+	return out
 }
 
 // ShowsAll reports whether the policies whose positions are given show every row

@@ -1,0 +1,15 @@
+-- tier: 3
+-- table: public.docs
+-- key: id
+create table public.docs (id integer primary key, label text);
+insert into public.docs values
+  (1, '7'),
+  (2, 'x'),
+  (3, null),
+  (4, ' 8 ');
+alter table public.docs enable row level security;
+grant select on public.docs to anon, authenticated, service_role;
+create policy p on public.docs for select using (label::integer > 5);
+
+-- as first: {"role":"authenticated","sub":"11111111-0000-4000-8000-000000000001"}
+-- sees: 1 4

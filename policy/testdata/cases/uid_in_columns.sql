@@ -1,0 +1,19 @@
+-- tier: 3
+-- table: public.docs
+-- key: id
+create table public.docs (id integer primary key, author uuid, reader uuid);
+insert into public.docs values
+  (1, '11111111-0000-4000-8000-000000000001', '22222222-0000-4000-8000-000000000002'),
+  (2, '22222222-0000-4000-8000-000000000002', null),
+  (3, null, '11111111-0000-4000-8000-000000000001'),
+  (4, null, null);
+alter table public.docs enable row level security;
+grant select on public.docs to anon, authenticated, service_role;
+create policy p on public.docs for select using (auth.uid() in (author, reader));
+
+-- as first: {"role":"authenticated","sub":"11111111-0000-4000-8000-000000000001"}
+-- sees: 1 3
+-- as second: {"role":"authenticated","sub":"22222222-0000-4000-8000-000000000002"}
+-- sees: 1 2
+-- as anon: {"role":"anon"}
+-- sees:
