@@ -143,3 +143,22 @@ end $$;`)
 		t.Errorf("%s forged statements stayed", n)
 	}
 }
+
+// A table that is dropped and made again has another type; a statement prepared
+// before is made again too.
+func TestAsEachAfterATableIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec("create table public.again (id int)")
+	p := onePool(t, db, "authenticator")
+	const sql = "select a.id from pg_catalog.unnest($1::public.again[]) as a"
+	for i := range 6 {
+		res, err := p.AsEach(t.Context(), sql, []pg.EachCheck{{Claims: user(alice), Args: [][]byte{[]byte(`{"(7)"}`)}}}, pg.AsOptions{})
+		if err != nil || res[0].Err != nil || len(res[0].Rows) != 1 || string(res[0].Rows[0][0]) != "7" {
+			t.Fatalf("%d: %v %+v", i, err, res)
+		}
+		if i == 3 {
+			db.Exec("drop table public.again; create table public.again (id int)")
+		}
+	}
+}
