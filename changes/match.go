@@ -57,6 +57,9 @@ type asking struct {
 	need, allowed []bool
 	timedOut      bool // a policy took too long
 	erred         bool // a policy raised an error, or nobody answered
+	// hopeless tells that the statement fails without any row; planned that this
+	// was looked into.
+	planned, hopeless bool
 }
 
 // match finds for each change who wants it and may see it, as far as that is known

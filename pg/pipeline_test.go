@@ -239,3 +239,37 @@ func TestPipelineConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// Nobody puts a statement of his own in the place of one that was prepared for
+// the next user.
+func TestPipelineForgedStatements(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create function public.forge() returns text language plpgsql as $$
+declare p record;
+begin
+  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
+    execute 'deallocate ' || p.name;
+    execute 'prepare ' || p.name || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
+  end loop;
+  return 'done';
+end $$;`)
+	p := onePool(t, db, "authenticator")
+	const honest = "select 'honest'::text"
+	for range 4 { // prepared in the end
+		if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+			t.Fatalf("%q %v", got, err)
+		}
+	}
+	for range 3 {
+		if got, err := first(t, p, user(bob), pg.AsOptions{}, "select public.forge()"); err == nil && got != "done" {
+			t.Errorf("%q", got)
+		}
+		for range 3 {
+			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+				t.Errorf("%q %v", got, err)
+			}
+		}
+	}
+}

@@ -225,7 +225,9 @@ func (a *asker) each(ctx context.Context, parts []part, out [][]Answer) (failed 
 		}
 		checks[n] = pg.EachCheck{Claims: a.w.Identities[p.identity].Claims, Args: [][]byte{append(rows, '}')}}
 	}
-	res, err := a.w.User.AsEach(ctx, a.sql, checks, pg.AsOptions{Settings: []pg.Setting{{Name: "search_path", Value: searchPath}}})
+	res, err := a.w.User.AsEach(ctx, a.sql, checks, pg.AsOptions{
+		Settings: []pg.Setting{{Name: "search_path", Value: searchPath}, {Name: "plan_cache_mode", Value: "force_custom_plan"}},
+	})
 	if err != nil {
 		return nil, err
 	}
