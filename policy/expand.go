@@ -349,6 +349,12 @@ func (x *expander) inline(e *expr, f *function, s scope) (*query, error) {
 	if len(body.targets) != 1 || body.targets[0].typ != f.Result {
 		return nil, refuse("a body whose result has to be converted")
 	}
+	if f.Body == nil {
+		// A body that is text is read at every call, as whoever it runs as.
+		if err := x.nameable(body, inner.role); err != nil {
+			return nil, err
+		}
+	}
 	if body, err = x.query(body, inner); err != nil {
 		return nil, err
 	}
@@ -372,6 +378,70 @@ func (x *expander) inline(e *expr, f *function, s scope) (*query, error) {
 		return nil, refuse("a parameter that is none")
 	}
 	return body, nil
+}
+
+// nameable refuses a body with a name in a schema that a role may not use: there
+// the name is another thing, or none.
+func (x *expander) nameable(q *query, role *acting) error {
+	var failed error
+	check := func(schema string) {
+		if failed != nil || schema == "pg_catalog" {
+			return
+		}
+		may, err := x.ask("select has_schema_privilege($1::oid, $2, 'USAGE')", role.oid, schema)
+		if failed = err; err == nil && !may {
+			failed = refuse("schema %s, which %s may not use", schema, role.name)
+		}
+	}
+	note := func(schema string, err error) {
+		if failed == nil {
+			failed = err
+		}
+		check(schema)
+	}
+	(&expr{kind: kSubLink, query: q}).walk(func(e *expr, _ int) bool {
+		if e.op != 0 {
+			o, err := x.operator(e.op)
+			note(o.schema, err)
+		} else if e.fn != 0 {
+			f, err := x.function(e.fn)
+			if err != nil {
+				note("pg_catalog", err)
+				return false
+			}
+			check(f.Schema)
+		}
+		if e.typ != 0 {
+			t, err := x.sqlType(e.typ)
+			if err != nil {
+				note("pg_catalog", err)
+				return false
+			}
+			check(t.Schema)
+		}
+		if e.query != nil {
+			x.tablesOf(e.query, note)
+		}
+		return failed == nil
+	})
+	return failed
+}
+
+// tablesOf notes the schemas of a query's tables.
+func (x *expander) tablesOf(q *query, note func(schema string, err error)) {
+	for _, r := range q.rels {
+		switch {
+		case r.oid != 0:
+			rel, err := x.relation(r.oid)
+			if err != nil {
+				note("pg_catalog", err)
+				return
+			}
+			note(rel.Schema, nil)
+		case r.sub != nil:
+			x.tablesOf(r.sub, note)
+		}
+	}
 }
 
 // query expands a sub-select: every table gets the reader's policies.

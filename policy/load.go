@@ -107,6 +107,7 @@ type function struct {
 type operatorName struct{ schema, name string }
 
 type sqlType struct {
+	Schema  string            `json:"schema"`
 	Name    string            `json:"name"`
 	Kind    string            `json:"kind"`
 	Base    uint32            `json:"base"`
@@ -380,6 +381,9 @@ func (l *loader) analyse(f *function) (string, error) {
 			return "", refuse("a setting of its own (%s)", name)
 		}
 		path = value
+	}
+	if strings.Contains(path, "$user") {
+		return "", refuse("a search_path with $user")
 	}
 	probe, err := l.tx.Begin(l.ctx) // a savepoint
 	if err != nil {
