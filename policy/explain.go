@@ -101,12 +101,17 @@ func Explain(ctx context.Context, db *pg.Pool, name string, roles []string, sear
 			if e.Decision, err = explainOne(ctx, db, in); err != nil {
 				return nil, err
 			}
+			if e.Using != "" && e.Using != "false" && e.How == howNone {
+				e.How = "not for this role"
+			}
 			r.Policies = append(r.Policies, e)
 		}
 		out.Roles = append(out.Roles, r)
 	}
 	return out, nil
 }
+
+const howNone = "no row is seen; nothing is asked"
 
 func explainOne(ctx context.Context, db *pg.Pool, in Input) (Decision, error) {
 	p, err := Compile(ctx, db, in)
@@ -123,7 +128,7 @@ func explainOne(ctx context.Context, db *pg.Pool, in Input) (Decision, error) {
 	case p.Tier == TierConstant && p.Shows:
 		d.How = "every row is seen; nothing is asked"
 	case p.Tier == TierConstant:
-		d.How = "no row is seen; nothing is asked"
+		d.How = howNone
 	case p.Indexed():
 		d.How = "no statement: only subscribers with the row's " + in.Table.Columns[p.index.at] + " are looked at"
 	case p.Tier == TierPredicate:
