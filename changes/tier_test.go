@@ -269,3 +269,29 @@ func TestEqualityIndex(t *testing.T) {
 		}
 	}
 }
+
+// Rows are found by keys of every kind when a policy needs a column that the
+// stream does not have (defect D5).
+func TestKeysOfEveryKind(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec("create extension citext with schema extensions")
+	keys := []struct{ typ, value string }{
+		{"char(3)", "'a'"}, {"bit(3)", "B'101'"}, {"varbit", "B'1'"}, {"bytea", `'\x00ff'`}, {"float8", "'NaN'"}, {"numeric", "'NaN'"}, {"float4", "0.1"},
+		{"timestamptz", "'2026-01-02 03:04:05.678+09'"}, {"interval", "'1 mon -2 days'"}, {"text", `'a"b\c{,}'`}, {"uuid", "gen_random_uuid()"}, {"boolean", "true"},
+		{"int[]", "'{1,2}'"}, {"extensions.citext", "'Word'"}, {"inet", "'10.0.0.1/8'"}, {"date", "'infinity'"}, {`"char"`, "'x'"}, {"name", "'a name'"},
+	}
+	for i, k := range keys {
+		db.Exec(fmt.Sprintf(`create table public.t%d (id %s primary key, seen bool);
+			grant select on public.t%[1]d to anon; alter publication supabase_realtime add table public.t%[1]d (id);
+			alter table public.t%[1]d enable row level security; create policy p on public.t%[1]d using (seen)`, i, k.typ))
+	}
+	f := newFeed(t, db)
+	for i, k := range keys {
+		l := f.listen(t, claimsOf("anon", ""), fmt.Sprintf(`{"schema":"public","table":"t%d"}`, i))
+		db.Exec(fmt.Sprintf("insert into public.t%d values (%s, true)", i, k.value))
+		if e := l.wait(1)[0]; e.Data.Record["id"] == nil && !strings.Contains(k.value, "NaN") {
+			t.Errorf("%s: %s", k.typ, e.Raw)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,11 @@ const maxBranches = 8
 func (c *compiler) compileSet(p *Plan, e *expr) error {
 	p.OpenSlot = -1
 	alternatives := branches(e)
+	if len(alternatives) > 1 && c.mayRaise(e) {
+		// An error in one alternative is a no, and where it is not evaluated
+		// another may say yes: PostgreSQL's order has to stay.
+		alternatives = []*expr{e}
+	}
 	closed, open := make([]string, len(alternatives)), make([]string, 0, len(alternatives))
 	for i, b := range alternatives {
 		text, found, err := c.closed(b)
@@ -176,6 +182,27 @@ func branches(e *expr) []*expr {
 	}
 	return []*expr{e}
 }
+
+// mayRaise reports whether evaluating e can raise an error.
+func (c *compiler) mayRaise(e *expr) bool {
+	return !e.walk(func(x *expr, _ int) bool {
+		switch x.kind {
+		case kOp, kArrayOp, kDistinct, kNullIf, kFunc:
+			f := c.functions[x.fn]
+			return f != nil && f.Builtin && (total.MatchString(f.Source) || jsonFunctions[f.Source] != nil)
+		case kViaIO:
+			return x.typ == oidText || x.typ == oidVarchar
+		case kSubLink:
+			return x.link != linkExpr // of several rows
+		case kArrayViaIO, kMinMax, kAggregate:
+			return false
+		}
+		return true
+	})
+}
+
+// total are functions, by their names in C, that have a result for all arguments.
+var total = regexp.MustCompile(`^((bool|int2|int4|int8|int24|int42|int28|int82|int48|int84|text_?|bpchar|name|uuid_|enum_|date_|timestamp_|timestamptz_|time_|interval_|numeric_|float4|float8|float48|float84|array_|jsonb_|bytea|network_)(eq|ne|lt|le|gt|ge)|now|booltext|i2toi4|int48|int28|arraycontains|arraycontained|arrayoverlap|jsonb_contains|jsonb_contained)$`)
 
 func (e *expr) readsTables() bool {
 	return !e.walk(func(x *expr, _ int) bool { return x.kind != kSubLink })
