@@ -40,7 +40,7 @@ func (r *run) send() (again []*binding, from map[*subscription]int) {
 			}
 			old, visible := r.visible(h, i)
 			if visible && !r.sendTo(h, i, old) {
-				from[h.c.sub] = i
+				from[h.c.sub] = w.place
 				again = append(again, h.c.bindings...)
 			}
 		}
@@ -73,6 +73,9 @@ func (r *run) visible(h *hit, i int) (oldForm, bool) {
 	if h.pending {
 		allowed := r.asking[h.g].allowed
 		sees, old = allowed[decisive(w, i)], allowed[2*i+1]
+		if h.unless > 0 && allowed[h.unless-1] {
+			sees = false
+		}
 	}
 	switch {
 	case h.out != outDecide || w.ch.Kind == sluice.ChangeInsert:
@@ -182,6 +185,9 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 	}
 	if w.ch.Kind != sluice.ChangeInsert {
 		dst = r.appendRecord(append(dst, `,"old_record":`...), r.oldImage(w, key.old), shown, large)
+	}
+	if w.update > 0 {
+		dst = append(dst, `,"left":true`...)
 	}
 	dst = append(dst, `,"errors":`...)
 	if large {

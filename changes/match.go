@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/policy"
@@ -47,6 +48,9 @@ type hit struct {
 	out     outcome
 	old     bool // the old row may be seen
 	pending bool // see run.asking
+	// unless is an image, counted from 1, that the group must not see for the hit
+	// to hold; see run.asking.
+	unless int
 }
 
 // asking is somebody who is asked as the user. need and allowed are by image: 2i is
@@ -72,6 +76,10 @@ func (r *run) match(ctx context.Context) {
 			out := r.outcome(cl.role, w)
 			switch {
 			case out == outNothing:
+			case w.update > 0:
+				if out == outDecide {
+					set = append(set, r.left(ctx, cl, i)...)
+				}
 			case out != outDecide, !cl.role.ask:
 				r.everybody(ctx, cl, i, hit{out: out, old: true})
 			case w.ch.Kind == sluice.ChangeDelete && !w.ch.OldFull:
@@ -99,6 +107,8 @@ func (r *run) match(ctx context.Context) {
 			}
 		}
 		if len(set) > 0 {
+			slices.Sort(set)
+			set = slices.Compact(set)
 			r.decideSet(ctx, cl, set)
 		}
 	}
@@ -128,7 +138,7 @@ func (w *row) filtered() []sluice.Value {
 // matched returns the bindings that want change i.
 func (r *run) matched(ctx context.Context, cl *class, c *candidate, i int, out outcome) []*binding {
 	w := &r.rows[i]
-	if w.commit < c.sub.start || i < r.from[c.sub] {
+	if w.commit < c.sub.start || w.place < r.from[c.sub] {
 		return nil
 	}
 	all := true

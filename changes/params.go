@@ -15,6 +15,9 @@ type params struct {
 	schema, table string            // "*" is every one
 	filters       []condition
 	columns       []string // select; nil is all
+	// left asks for a DELETE when an UPDATE takes a row out of what the
+	// subscription sees, by its policies or its filters. Sluice's own.
+	left bool
 }
 
 const (
@@ -66,6 +69,7 @@ func parseParams(raw json.RawMessage) (params, error) {
 			}
 		}
 	}
+	p.left, _ = m["left"].(bool)
 	if p.columns != nil && (p.schema == "*" || p.table == "*") {
 		return p, subscribeError(textWildcard)
 	}

@@ -102,6 +102,9 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		if r.roster = s.rosterFor(ctx, t, work.bindings); len(r.roster.classes) == 0 {
 			return nil
 		}
+		if r.roster.left {
+			r.leave()
+		}
 		r.match(ctx)
 		r.authorize(ctx)
 		if !r.verify(ctx) {
@@ -178,7 +181,7 @@ type run struct {
 	splits                    atomic.Int64 // of what took too long
 
 	roster *roster
-	from   map[*subscription]int // changes before it are done
+	from   map[*subscription]int // places before it are done
 	asking map[*group]*asking    // who is asked as the user
 
 	samples []sample
@@ -196,6 +199,10 @@ type row struct {
 	filters  map[string]bool // what PostgreSQL said, by text of the condition
 	encoded  map[encodeKey][]byte
 	hits     []hit
+	place    int // orders the rows of a task, whatever leave puts between them
+	// update is, for a row that stands for the old row of an UPDATE, the place of
+	// that one, counted from 1; see leave.
+	update int
 }
 
 func newRun(s *Service, t *table, jobs []job) *run {
@@ -241,6 +248,7 @@ func newRun(s *Service, t *table, jobs []job) *run {
 					}
 				}
 			}
+			w.place = 2 * len(r.rows)
 			r.rows = append(r.rows, w)
 		}
 	}

@@ -18,12 +18,14 @@ type roster struct {
 	table   *table
 	version uint64
 	classes []*class
+	left    bool // somebody wants to know which rows leave
 }
 
 // class is those who act as one role.
 type class struct {
 	role   *tableRole
 	groups []*group
+	left   []seat // who wants to know which rows leave
 
 	// Seats whose filters begin with an equality stand under its value, by the
 	// column's position: a change finds them without looking at the others.
@@ -96,6 +98,7 @@ func (s *Service) newRoster(ctx context.Context, t *table, bindings []*binding) 
 	x := &roster{table: t}
 	byRole, byKey, seen := map[string]*class{}, map[identityKey]*group{}, map[*subscription]*candidate{}
 	for _, b := range bindings {
+		x.left = x.left || b.left
 		if c := seen[b.sub]; c != nil {
 			c.bindings = append(c.bindings, b)
 			continue
@@ -186,6 +189,9 @@ func (cl *class) arrange(t *table) {
 
 // place puts a seat under the value of its equality, or with the plain ones.
 func (cl *class) place(t *table, s seat) {
+	if slices.ContainsFunc(s.c.bindings, func(b *binding) bool { return b.left }) {
+		cl.left = append(cl.left, s)
+	}
 	for _, b := range s.c.bindings {
 		if len(b.filters) > 0 {
 			continue

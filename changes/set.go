@@ -33,7 +33,11 @@ func (r *run) decideSet(ctx context.Context, cl *class, images []int) {
 	r.sampleSet(cl, complete, seen)
 	for _, k := range images {
 		i := k / 2
-		if k != decisive(&r.rows[i], i) {
+		switch {
+		case k != decisive(&r.rows[i], i):
+			continue
+		case r.rows[i].update > 0:
+			r.giveLeft(ctx, cl, i, seen[k], seen[2*(r.rows[i].update-1)])
 			continue
 		}
 		r.giveSet(ctx, cl, i, seen[k], seen[2*i+1])

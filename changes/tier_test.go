@@ -277,9 +277,24 @@ func TestKeysOfEveryKind(t *testing.T) {
 	db := pgtest.New(t)
 	db.Exec("create extension citext with schema extensions")
 	keys := []struct{ typ, value string }{
-		{"char(3)", "'a'"}, {"bit(3)", "B'101'"}, {"varbit", "B'1'"}, {"bytea", `'\x00ff'`}, {"float8", "'NaN'"}, {"numeric", "'NaN'"}, {"float4", "0.1"},
-		{"timestamptz", "'2026-01-02 03:04:05.678+09'"}, {"interval", "'1 mon -2 days'"}, {"text", `'a"b\c{,}'`}, {"uuid", "gen_random_uuid()"}, {"boolean", "true"},
-		{"int[]", "'{1,2}'"}, {"extensions.citext", "'Word'"}, {"inet", "'10.0.0.1/8'"}, {"date", "'infinity'"}, {`"char"`, "'x'"}, {"name", "'a name'"},
+		{"char(3)", "'a'"},
+		{"bit(3)", "B'101'"},
+		{"varbit", "B'1'"},
+		{"bytea", `'\x00ff'`},
+		{"float8", "'NaN'"},
+		{"numeric", "'NaN'"},
+		{"float4", "0.1"},
+		{"timestamptz", "'2026-01-02 03:04:05.678+09'"},
+		{"interval", "'1 mon -2 days'"},
+		{"text", `'a"b\c{,}'`},
+		{"uuid", "gen_random_uuid()"},
+		{"boolean", "true"},
+		{"int[]", "'{1,2}'"},
+		{"extensions.citext", "'Word'"},
+		{"inet", "'10.0.0.1/8'"},
+		{"date", "'infinity'"},
+		{`"char"`, "'x'"},
+		{"name", "'a name'"},
 	}
 	for i, k := range keys {
 		db.Exec(fmt.Sprintf(`create table public.t%d (id %s primary key, seen bool);
@@ -293,5 +308,66 @@ func TestKeysOfEveryKind(t *testing.T) {
 		if e := l.wait(1)[0]; e.Data.Record["id"] == nil && !strings.Contains(k.value, "NaN") {
 			t.Errorf("%s: %s", k.typ, e.Raw)
 		}
+	}
+}
+
+// Who asks for it is told which rows leave what he sees, by the policies or by his
+// filter, as a DELETE.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	for using, tier := range map[string]policy.Tier{
+		"true":                policy.TierConstant,
+		"owner = auth.uid()":  policy.TierPredicate,
+		"public.member(room)": policy.TierSet,
+		"current_user <> 'x' and owner = auth.uid()": policy.TierUser,
+	} {
+		t.Run(using, func(t *testing.T) {
+			t.Parallel()
+			db := tierDB(t, using)
+			db.Exec("insert into public.members values (1, $1), (2, $2)", user(1), user(2))
+			db.Exec("alter table public.t replica identity full")
+			f := newFeed(t, db)
+			const left = `{"event":"*","schema":"public","table":"t","left":true}`
+			one, plain := f.listen(t, authenticated(1), left), f.listen(t, authenticated(1), anonT)
+			open := f.listen(t, authenticated(1), `{"event":"DELETE","schema":"public","table":"t","filter":"a=eq.open","left":true}`)
+			two := f.listen(t, authenticated(2), left)
+			end := f.listen(t, claimsOf("service_role", ""), anonT)
+			mine, theirs := fmt.Sprintf("room = 1, owner = '%s'", user(1)), fmt.Sprintf("room = 2, owner = '%s'", user(2))
+			db.Exec("insert into public.t values (1, 1, $1, 'open')", user(1))
+			for _, set := range []string{"a = 'open'", theirs, mine, "a = 'shut'", "a = 'open', " + theirs} {
+				db.Exec("update public.t set " + set)
+			}
+			db.Exec("delete from public.t")
+			end.wait(7)
+			kinds := func(l *listener, want ...string) {
+				t.Helper()
+				var got []string
+				for _, e := range l.wait(len(want)) {
+					k := e.Data.Type[:1]
+					if strings.Contains(e.Raw, `"left":true`) {
+						k += "!"
+						if e.Data.OldRecord["room"] == nil {
+							t.Errorf("the old row is not there: %s", e.Raw)
+						}
+					}
+					got = append(got, k)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%q, want %q", got, want)
+				}
+			}
+			if tier == policy.TierConstant {
+				kinds(one, "I", "U", "U", "U", "U", "U", "D")
+				kinds(open, "D!", "D")
+				return
+			}
+			kinds(plain, "I", "U", "U", "U")
+			kinds(one, "I", "U", "D!", "U", "U", "D!")
+			kinds(open, "D!", "D!")
+			kinds(two, "U", "D!", "U", "D")
+			if !tiers(f)[tier] {
+				t.Errorf("tiers %v, want %s", tiers(f), tier)
+			}
+		})
 	}
 }
