@@ -3,7 +3,6 @@ package changes
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +12,10 @@ import (
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/policy"
 )
+
+// visibleSQL tells whether all of some transactions ($1) are visible. The driver
+// prepares it.
+const visibleSQL = "select bool_and(pg_visible_in_snapshot(x, pg_current_snapshot())) from unnest($1::text[]::xid8[]) x"
 
 // searchPath is what functions called by policies run under; the policies' own
 // text is qualified.
@@ -64,17 +67,16 @@ func anyTrue(b []bool) bool {
 	return false
 }
 
-// waitVisible waits until queries can see the transaction: the log shows a
+// waitVisible waits until queries can see the transactions: the log shows a
 // commit before other connections do, and a policy asked too early would miss
 // the membership that was written together with the row.
 func (r *run) waitVisible(ctx context.Context) {
 	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
-	xid := strconv.FormatUint(r.j.batch.XID, 10)
 	for until := time.Now().Add(r.s.cfg.VisibleTimeout); ; {
 		var visible bool
 		err := r.s.persist(ctx, func() error {
-			err := r.s.cfg.Admin.QueryRow(ctx, "select pg_visible_in_snapshot($1::text::xid8, pg_current_snapshot())", xid).Scan(&visible)
-			return pg.Wrap(err, "ask whether transaction %s is visible", xid)
+			err := r.s.cfg.Admin.QueryRow(ctx, visibleSQL, r.xids).Scan(&visible)
+			return pg.Wrap(err, "ask whether transactions %v are visible", r.xids)
 		})
 		switch {
 		case err == nil && visible, ctx.Err() != nil:

@@ -146,7 +146,7 @@ func (r *run) encode(w *row, key encodeKey, columns []string) []byte {
 		return append(append(append(dst, `,"errors":`...), text...), '}')
 	}
 	dst = append(dst, '"')
-	dst = r.j.batch.CommitTime.AppendFormat(dst, "2006-01-02T15:04:05.000Z") // cuts, does not round
+	dst = w.time.AppendFormat(dst, "2006-01-02T15:04:05.000Z") // cuts, does not round
 	dst = append(dst, `","columns":[`...)
 	shown := make([]bool, len(t.def.Columns))
 	n := 0

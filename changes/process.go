@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"sort"
+	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -12,15 +15,19 @@ import (
 	"github.com/sluice-dev/sluice/internal/backoff"
 )
 
-// process takes one job from match to delivery.
-func (s *Service) process(ctx context.Context, j job) {
-	bindings := s.index.find(j.rel.Schema, j.rel.Name)
+// process takes jobs that one run can decide from match to delivery.
+func (s *Service) process(ctx context.Context, jobs []job) {
+	bindings := s.index.find(jobs[0].rel.Schema, jobs[0].rel.Name)
 	if len(bindings) == 0 {
 		return
 	}
+	s.metrics.Runs.Add(1)
+	for i := range jobs {
+		s.metrics.Rows.Add(int64(len(jobs[i].changes)))
+	}
 	var from map[*subscription]int
 	for len(bindings) > 0 {
-		r := s.decide(ctx, j, bindings, from)
+		r := s.decide(ctx, jobs, bindings, from)
 		if r == nil {
 			return
 		}
@@ -28,17 +35,18 @@ func (s *Service) process(ctx context.Context, j job) {
 	}
 }
 
-// decide takes one job up to the decisions, for some bindings and from some row on
+// decide takes jobs up to the decisions, for some bindings and from some row on
 // for each of their subscriptions. It returns nil when there is nothing to send.
-func (s *Service) decide(ctx context.Context, j job, bindings []*binding, from map[*subscription]int) *run {
+func (s *Service) decide(ctx context.Context, jobs []job, bindings []*binding, from map[*subscription]int) *run {
+	rel, gen := jobs[0].rel, jobs[0].gen
 	var t *table
 	err := s.persist(ctx, func() (err error) {
-		t, err = s.catalog.table(ctx, j.rel.OID, j.gen)
+		t, err = s.catalog.table(ctx, rel.OID, gen)
 		return err
 	})
 	if err != nil {
 		if ctx.Err() == nil && !notFound(err) {
-			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, j.rel.Schema+"."+j.rel.Name, sluice.LogError, err)
+			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, rel.Schema+"."+rel.Name, sluice.LogError, err)
 		}
 		return nil
 	}
@@ -47,7 +55,7 @@ func (s *Service) decide(ctx context.Context, j job, bindings []*binding, from m
 		if !t.listed() {
 			return nil
 		}
-		r = newRun(s, t, j)
+		r = newRun(s, t, jobs)
 		r.group(ctx, bindings, from)
 		r.match(ctx)
 		r.authorize(ctx)
@@ -89,12 +97,13 @@ func (s *Service) persist(ctx context.Context, fn func() error) error {
 	}
 }
 
-// run is the work on one job.
+// run is the work on jobs of one table: changes of one or several transactions,
+// in commit order, under one description of the table.
 type run struct {
 	s    *Service
 	t    *table
-	j    job
 	rows []row
+	xids []string // of the transactions
 	// streamed tells which columns the stream has: not those that were added
 	// later or are not published, nor, before PostgreSQL 18, generated ones.
 	streamed []bool
@@ -111,6 +120,8 @@ type run struct {
 // row is one change with its values in the order of the table's columns.
 type row struct {
 	ch       *sluice.Change
+	commit   sluice.LSN
+	time     time.Time      // of the commit
 	new      []sluice.Value // nil for DELETE
 	old      []sluice.Value // nil when not sent
 	lookup   []sluice.Value // new, with current values in place of missing ones
@@ -134,17 +145,17 @@ type candidate struct {
 	sub      *subscription
 	bindings []*binding
 	matched  [][]*binding // by change
-	from     int          // changes before it are done
+	from     int          // changes before it are done, or not its
 }
 
-func newRun(s *Service, t *table, j job) *run {
-	r := &run{s: s, t: t, j: j, rows: make([]row, len(j.changes)), streamed: make([]bool, len(t.def.Columns)), byKey: map[identityKey]*group{}}
+func newRun(s *Service, t *table, jobs []job) *run {
+	r := &run{s: s, t: t, streamed: make([]bool, len(t.def.Columns)), byKey: map[identityKey]*group{}}
 	// The stream leaves out some columns and may know fewer than the catalog.
 	place := make([]int, len(t.def.Columns))
 	for i := range place {
 		place[i] = -1
 	}
-	for i, c := range j.rel.Columns {
+	for i, c := range jobs[0].rel.Columns {
 		if at, ok := t.columns[c.Name]; ok {
 			place[at], r.streamed[at] = i, true
 			if c.Key {
@@ -164,28 +175,35 @@ func newRun(s *Service, t *table, j job) *run {
 		}
 		return out
 	}
-	for i := range j.changes {
-		ch := &j.changes[i]
-		w := row{ch: ch, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
-		// Under identity FULL the old row knows what the new one left out.
-		if w.old != nil && ch.OldFull {
-			for c := range w.new {
-				if w.new[c].Kind == sluice.ValueMissing {
-					w.new[c] = w.old[c]
+	for k := range jobs {
+		j := &jobs[k]
+		if xid := strconv.FormatUint(j.xid, 10); len(r.xids) == 0 || r.xids[len(r.xids)-1] != xid {
+			r.xids = append(r.xids, xid)
+		}
+		for i := range j.changes {
+			ch := &j.changes[i]
+			w := row{ch: ch, commit: j.commit, time: j.time, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
+			// Under identity FULL the old row knows what the new one left out.
+			if w.old != nil && ch.OldFull {
+				for c := range w.new {
+					if w.new[c].Kind == sluice.ValueMissing {
+						w.new[c] = w.old[c]
+					}
 				}
 			}
+			r.rows = append(r.rows, w)
 		}
-		r.rows[i] = w
 	}
 	return r
 }
 
 // group sorts the subscribers by identity and leaves out those who came later
-// than the commit.
+// than the last commit. Who came in between gets what committed since.
 func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscription]int) {
 	seen := map[*subscription]*candidate{}
 	for _, b := range bindings {
-		if r.j.batch.Commit < b.sub.start {
+		first := max(from[b.sub], r.since(b.sub.start))
+		if first == len(r.rows) {
 			continue
 		}
 		if c := seen[b.sub]; c != nil {
@@ -205,15 +223,25 @@ func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscrip
 			})
 			if err != nil {
 				g.role = &tableRole{} // may do nothing
-				r.s.warn("role", claims.Role, "privileges of a role cannot be read", err)
+				if ctx.Err() == nil {
+					r.s.warn("role", claims.Role, "privileges of a role cannot be read", err)
+				}
 			}
 			r.byKey[who] = g
 			r.groups = append(r.groups, g)
 		}
-		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows)), from: from[b.sub]}
+		c := &candidate{sub: b.sub, bindings: []*binding{b}, matched: make([][]*binding, len(r.rows)), from: first}
 		seen[b.sub] = c
 		g.subs = append(g.subs, c)
 	}
+}
+
+// since returns the first row that committed at or behind a position.
+func (r *run) since(start sluice.LSN) int {
+	if r.rows[0].commit >= start { // nearly always
+		return 0
+	}
+	return sort.Search(len(r.rows), func(i int) bool { return r.rows[i].commit >= start })
 }
 
 // warn writes one line a minute about one thing that goes wrong.

@@ -32,7 +32,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Workers decide and deliver, each for its own tables. Default 4.
 	Workers int
-	// QueueJobs bounds the work that waits for one worker. Default 64.
+	// QueueJobs bounds the work that waits for one worker, in transactions of one
+	// table. Default 1024. Past it, or past 4096 changes or 8 MB, the stream
+	// waits.
 	QueueJobs int
 	// Parallel bounds the connections on which one table's policies are asked at
 	// once. Default 4.
@@ -60,6 +62,8 @@ type Metrics struct {
 	NotVisible     atomic.Int64 // commits that were not visible in time
 	TooLarge       atomic.Int64
 	VisibleRetries atomic.Int64
+	Runs           atomic.Int64 // jobs decided together are one
+	Rows           atomic.Int64 // changes in them
 }
 
 // Service implements sluice.ChangeFeed and takes the batches of the stream.
@@ -69,7 +73,8 @@ type Service struct {
 	log     *slog.Logger
 	catalog *catalog
 	index   *index
-	queues  []chan job
+	queues  []*queue
+	open    unsettled
 	noisy   *limiter
 	metrics Metrics
 }
@@ -85,7 +90,7 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	def(&cfg.Workers, 4)
-	def(&cfg.QueueJobs, 64)
+	def(&cfg.QueueJobs, 1024)
 	def(&cfg.Parallel, 4)
 	def(&cfg.MaxRecord, 1<<20)
 	for v, d := range map[*time.Duration]time.Duration{
@@ -97,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin), index: newIndex(), noisy: newLimiter()}
 	for range cfg.Workers {
-		s.queues = append(s.queues, make(chan job, cfg.QueueJobs))
+		s.queues = append(s.queues, newQueue(bounds{cfg.QueueJobs, queueChanges, queueBytes}))
 	}
 	return s, nil
 }
@@ -105,13 +110,11 @@ func New(cfg Config) (*Service, error) {
 // Metrics returns the counters.
 func (s *Service) Metrics() *Metrics { return &s.metrics }
 
-// job is a run of changes of one table in one batch.
-type job struct {
-	batch   *sluice.ChangeBatch // for its commit
-	rel     *sluice.Relation
-	gen     uint64 // the catalog's generation when the changes came by
-	changes []sluice.Change
-}
+// Bounds of what waits for one worker.
+const (
+	queueChanges = 4096
+	queueBytes   = 8 << 20
+)
 
 // Handle takes one batch. Changes of tables that nobody listens to are dropped;
 // the others go to the worker of their table. It blocks while that one is
@@ -129,11 +132,8 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 			n++
 		}
 		if s.index.wanted(ch.Relation.Schema, ch.Relation.Name) {
-			j := job{batch: &b, rel: ch.Relation, gen: s.catalog.generation(), changes: b.Changes[i:n]}
-			select {
-			case s.queues[ch.Relation.OID%uint32(len(s.queues))] <- j:
-			case <-ctx.Done():
-				return ctx.Err()
+			if err := s.enqueue(ctx, newJob(&b, s.catalog.generation(), b.Changes[i:n])); err != nil {
+				return err
 			}
 		}
 		i = n
@@ -141,19 +141,39 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	return nil
 }
 
+// enqueue gives a job to the worker of its table, once that has room.
+func (s *Service) enqueue(ctx context.Context, j job) error {
+	q := s.queues[j.rel.OID%uint32(len(s.queues))]
+	s.open.add(j.commit)
+	for !q.offer(j) {
+		select {
+		case <-q.freed:
+		case <-ctx.Done():
+			s.open.done(j) // the stream brings it again
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Settled returns the position up to which every change was decided and handed to
+// its subscribers, whatever its table. handed is the position up to which Handle
+// was given everything and has returned: nothing behind it is answered for, and
+// where nothing waits or is being decided it is the answer.
+func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(handed) }
+
 // Run decides and delivers until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, q := range s.queues {
 		g.Go(func() error {
-			for {
-				select {
-				case <-ctx.Done():
-					return nil
-				case j := <-q:
-					s.process(ctx, j)
+			for jobs := q.take(ctx); jobs != nil; jobs = q.take(ctx) {
+				s.process(ctx, jobs)
+				if ctx.Err() == nil { // else it may have stopped half way
+					s.open.done(jobs...)
 				}
 			}
+			return nil
 		})
 	}
 	g.Go(func() error { s.watchCatalog(ctx); return nil })

@@ -1,0 +1,191 @@
+package changes
+
+import (
+	"context"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// job is a run of changes of one table in one transaction.
+type job struct {
+	commit  sluice.LSN
+	time    time.Time // of the commit
+	xid     uint64
+	rel     *sluice.Relation
+	gen     uint64 // the catalog's generation when the changes came by
+	changes []sluice.Change
+	bytes   int // what they take, about
+}
+
+func newJob(b *sluice.ChangeBatch, gen uint64, changes []sluice.Change) job {
+	j := job{commit: b.Commit, time: b.CommitTime, xid: b.XID, rel: changes[0].Relation, gen: gen, changes: changes}
+	for i := range changes {
+		for _, t := range [2][]sluice.Value{changes[i].New, changes[i].Old} {
+			j.bytes += 64
+			for _, v := range t {
+				j.bytes += 32 + len(v.Text)
+			}
+		}
+	}
+	return j
+}
+
+// bounds are what may wait in a queue. The job that goes over them is the last.
+type bounds struct{ jobs, changes, bytes int }
+
+// queue is the work that waits for one worker, in commit order. One goroutine
+// takes from it.
+type queue struct {
+	bounds bounds        // fixed
+	filled chan struct{} // holds a token when jobs were added
+	freed  chan struct{} // holds a token when jobs were taken
+
+	// guarded by mu
+	mu      sync.Mutex
+	jobs    []job
+	changes int
+	bytes   int
+}
+
+func newQueue(b bounds) *queue {
+	return &queue{bounds: b, filled: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+}
+
+// signal leaves a token, if there is none.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// offer adds a job, unless the queue is full.
+func (q *queue) offer(j job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.jobs) >= q.bounds.jobs || q.changes >= q.bounds.changes || q.bytes >= q.bounds.bytes {
+		return false
+	}
+	q.jobs = append(q.jobs, j)
+	q.changes += len(j.changes)
+	q.bytes += j.bytes
+	signal(q.filled)
+	return true
+}
+
+// take waits for work and takes what one run decides: see head. It returns nil
+// when ctx ends.
+func (q *queue) take(ctx context.Context) []job {
+	for ctx.Err() == nil {
+		q.mu.Lock()
+		jobs := q.head()
+		q.mu.Unlock()
+		if jobs != nil {
+			signal(q.freed)
+			return jobs
+		}
+		select {
+		case <-q.filled:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// head removes the first job and what waits behind it of the same table, as far
+// as it can be decided with it: under one description of the table and one
+// generation of the catalog, within the bounds of a batch. Ten transactions that
+// came while the worker was busy cost one round trip, not ten.
+func (q *queue) head() []job {
+	if len(q.jobs) == 0 {
+		return nil
+	}
+	first := &q.jobs[0]
+	oid, rel, gen, commit := first.rel.OID, first.rel, first.gen, first.commit
+	var out []job
+	changes, bytes := 0, 0
+	rest, ended := q.jobs[:0], false
+	for _, j := range q.jobs {
+		if !ended && j.rel.OID == oid {
+			fits := out == nil || changes+len(j.changes) <= sluice.MaxBatchChanges && bytes+j.bytes <= sluice.MaxBatchBytes
+			if j.rel == rel && j.gen == gen && j.commit >= commit && fits {
+				commit = j.commit
+				out = append(out, j)
+				changes += len(j.changes)
+				bytes += j.bytes
+				continue
+			}
+			ended = true // what comes behind it must not overtake it
+		}
+		rest = append(rest, j)
+	}
+	clear(q.jobs[len(rest):])
+	q.jobs = rest
+	q.changes -= changes
+	q.bytes -= bytes
+	return out
+}
+
+// depth returns how many changes wait.
+func (q *queue) depth() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.changes
+}
+
+// unsettled are the commits with jobs that are not done, in order.
+type unsettled struct {
+	mu      sync.Mutex
+	commits []openCommit
+}
+
+type openCommit struct {
+	commit sluice.LSN
+	jobs   int
+}
+
+// add notes a job. Commits come in order, but for what the stream repeats.
+func (u *unsettled) add(c sluice.LSN) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	i := len(u.commits)
+	for i > 0 && u.commits[i-1].commit > c {
+		i--
+	}
+	if i > 0 && u.commits[i-1].commit == c {
+		u.commits[i-1].jobs++
+		return
+	}
+	u.commits = append(u.commits, openCommit{})
+	copy(u.commits[i+1:], u.commits[i:])
+	u.commits[i] = openCommit{c, 1}
+}
+
+// done takes jobs back that were decided, or given up.
+func (u *unsettled) done(jobs ...job) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, j := range jobs {
+		i := sort.Search(len(u.commits), func(i int) bool { return u.commits[i].commit >= j.commit })
+		u.commits[i].jobs--
+	}
+	n := 0
+	for n < len(u.commits) && u.commits[n].jobs == 0 {
+		n++
+	}
+	u.commits = u.commits[n:]
+}
+
+// before returns the position of the first commit that is not settled, at most
+// handed.
+func (u *unsettled) before(handed sluice.LSN) sluice.LSN {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.commits) > 0 {
+		return min(handed, u.commits[0].commit)
+	}
+	return handed
+}
