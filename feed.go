@@ -26,6 +26,12 @@ type ChangeSubscription struct {
 	// other receivers: ChangeEvent is shared and read-only.
 	Deliver func(ChangeEvent)
 
+	// Notify tells the channel what it should know beside its changes: with
+	// CodeChangesResumed that all it had missed was sent, with CodeChangesGap
+	// that some of it is not there any more. It is called from the feed's own
+	// goroutines, or before Subscribe returns, and must not block. May be nil.
+	Notify func(*Refusal)
+
 	// Resume, when not nil, takes up where an earlier subscription of the same
 	// client ended, and lets a later one do the same. Only claims with a Subject
 	// are resumed.
@@ -48,12 +54,6 @@ type Resume struct {
 	// Room waits until the receiver can take more, while changes that were
 	// missed are sent. Deliver does not block, so that this has to.
 	Room func(ctx context.Context) error
-	// Notify says what became of it: a *Refusal with CodeChangesResumed after
-	// the last change that was missed, or with CodeChangesGap when they are not
-	// there any more. It is called from the feed's own goroutines or before
-	// Subscribe returns, and must not block. A client that begins anew hears
-	// nothing.
-	Notify func(*Refusal)
 }
 
 // ChangeEvent is one delivery: one message per channel and change.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/policy"
 )
 
@@ -80,3 +81,7 @@ func OID(name string) uint32 { return Type(name).oid }
 
 // AppendJSON renders a value.
 func AppendJSON(dst, text []byte, t *sqlType) []byte { return appendJSON(dst, text, t) }
+
+// Settled returns the position up to which every change was decided and handed to
+// its subscribers. handed is the position up to which Handle was given everything.
+func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(handed) }

@@ -255,7 +255,7 @@ func TestStartWithinARun(t *testing.T) {
 	a, b := h.relation("a"), h.relation("b")
 	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, Last: true, Changes: []sluice.Change{inserted(b, 1, 1, 1)}})
 	<-l.reached
-	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, Last: true, Changes: []sluice.Change{inserted(a, 1, 1, 1)}})
+	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, First: 1, Last: true, Changes: []sluice.Change{inserted(a, 1, 1, 1)}})
 	h.commit(inserted(a, 2, 1, 1))
 	close(l.opened)
 	if got := ids(early.wait(2)); !slices.Equal(got, []int{1, 2}) {

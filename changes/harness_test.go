@@ -27,7 +27,8 @@ func newFeed(t testing.TB, db *pgtest.DB, change ...func(*changes.Config)) *feed
 	f := &feed{db: db}
 	reader, err := wal.New(wal.Config{
 		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Logger: log,
-		Handle: func(ctx context.Context, b sluice.ChangeBatch) error { return f.Handle(ctx, b) },
+		Handle:  func(ctx context.Context, b sluice.ChangeBatch) error { return f.Handle(ctx, b) },
+		Started: func(from sluice.LSN, gap bool) { f.Started(from, gap) }, Floor: func() sluice.LSN { return f.Floor() },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,11 @@
 package changes
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -13,13 +17,25 @@ type subscription struct {
 	service *Service
 	topic   string
 	deliver func(sluice.ChangeEvent)
-	start   sluice.LSN // changes that committed before it are not its
+	notify  func(*sluice.Refusal) // may be nil
+	asked   []sluice.ChangeBinding
 	bounds  []*binding
+	tables  []tableName
+	place   *place             // nil when it cannot be resumed
+	stop    context.CancelFunc // ends the sending of what was missed; nil without it
+
+	// start is where it begins: changes that committed before it are not its. While
+	// what was missed is being sent, done is up to where, and start is read by
+	// nobody else; both are set when it goes live.
+	start sluice.LSN
+	done  atomic.Uint64
+	live  atomic.Bool
 
 	// guarded by mu, which is held while delivering
 	mu     sync.Mutex
 	claims sluice.Claims
 	who    identityKey
+	sent   int
 	closed bool
 }
 
@@ -55,19 +71,50 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved 
 		return false, true
 	}
 	s.deliver(e)
+	s.sent++
 	return true, false
 }
 
-// Close ends delivery.
-func (s *subscription) Close() {
+// Position implements sluice.LiveSubscription.
+func (s *subscription) Position() sluice.LSN {
+	live, done := s.live.Load(), sluice.LSN(s.done.Load())
+	if !live {
+		return done
+	}
+	return max(done, s.service.settled())
+}
+
+// Confirm implements sluice.LiveSubscription.
+func (s *subscription) Confirm(at sluice.LSN, ref uint64) {
+	if s.place != nil {
+		s.service.places.confirm(s.place, at, ref, time.Now())
+	}
+}
+
+// Hold implements sluice.LiveSubscription.
+func (s *subscription) Hold() { s.end(s.service.places.hold) }
+
+// Close implements sluice.LiveSubscription.
+func (s *subscription) Close() { s.end(func(pl *place, _ time.Time) { s.service.places.close(pl) }) }
+
+func (s *subscription) end(leave func(*place, time.Time)) {
 	s.mu.Lock()
 	was := s.closed
 	s.closed = true
 	s.mu.Unlock()
-	if !was {
-		s.service.index.remove(s)
-		s.service.metrics.Subscriptions.Add(-1)
+	if was {
+		return
 	}
+	if s.stop != nil {
+		s.stop()
+	}
+	s.service.index.remove(s) // of one that was not live yet nothing is there
+	now := time.Now()
+	if s.place != nil {
+		leave(s.place, now)
+	}
+	s.service.ring.release(s.tables, now)
+	s.service.metrics.Subscriptions.Add(-1)
 }
 
 type tableName struct{ schema, table string }
@@ -117,15 +164,17 @@ func names(schema, table string) [4]tableName {
 	return [4]tableName{{schema, table}, {schema, "*"}, {"*", table}, {"*", "*"}}
 }
 
-func (x *index) wanted(schema, table string) bool {
+// all returns the subscriptions.
+func (x *index) all() []*subscription {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, k := range names(schema, table) {
-		if len(x.byName[k]) > 0 {
-			return true
+	seen := map[*subscription]bool{}
+	for _, list := range x.byName {
+		for _, b := range list {
+			seen[b.sub] = true
 		}
 	}
-	return false
+	return slices.Collect(maps.Keys(seen))
 }
 
 // find returns the bindings for a table.

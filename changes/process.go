@@ -17,10 +17,13 @@ import (
 
 // process takes jobs that one run can decide from match to delivery.
 func (s *Service) process(ctx context.Context, jobs []job) {
-	bindings := s.index.find(jobs[0].rel.Schema, jobs[0].rel.Name)
-	if len(bindings) == 0 {
-		return
+	if bindings := s.index.find(jobs[0].rel.Schema, jobs[0].rel.Name); len(bindings) > 0 {
+		s.work(ctx, jobs, bindings)
 	}
+}
+
+// work is process for some bindings.
+func (s *Service) work(ctx context.Context, jobs []job, bindings []*binding) {
 	s.metrics.Runs.Add(1)
 	for i := range jobs {
 		s.metrics.Rows.Add(int64(len(jobs[i].changes)))

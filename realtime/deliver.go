@@ -15,10 +15,14 @@ type subscribed struct {
 	err     error
 }
 
-// close ends a subscription whose channel is gone.
-func (s *subscribed) close() {
-	if s.sub != nil {
+// end ends a subscription whose channel is gone.
+func (s *subscribed) end(ch *channel) {
+	switch {
+	case s.sub == nil:
+	case ch.changes.left:
 		s.sub.Close()
+	default:
+		s.sub.Hold()
 	}
 }
 
@@ -52,13 +56,13 @@ func (ch *channel) joinResponse() []byte {
 }
 
 // subscribe asks the change feed; it blocks until the subscription is live.
-func (ch *channel) subscribe(ctx context.Context, claims sluice.Claims) subscribed {
+func (ch *channel) subscribe(ctx context.Context, claims sluice.Claims, resume *sluice.Resume) subscribed {
 	feed := ch.conn.srv.cfg.Feed
 	if feed == nil {
 		return subscribed{err: sluice.Refuse(sluice.CodeUnableToConnect)}
 	}
 	sub, notices, err := feed.Subscribe(ctx, sluice.ChangeSubscription{
-		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange,
+		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange, Notify: ch.notifyChanges, Resume: resume,
 	})
 	return subscribed{sub: sub, notices: notices, err: err}
 }
@@ -84,6 +88,7 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 	case x.live:
 		m.Changes.Add(1)
 		ch.conn.send(frame)
+		x.sentN++
 	case x.failed:
 	case len(x.waiting) > 0 && x.bytes+len(frame) > ch.conn.srv.cfg.QueueBytes, len(x.waiting) >= ch.conn.srv.cfg.QueueFrames:
 		// The client must not believe that it has seen everything.
@@ -116,7 +121,14 @@ func (ch *channel) releaseChanges() {
 		ch.conn.send(frame)
 	}
 	ch.conn.srv.metrics.Changes.Add(int64(len(x.waiting)))
+	x.sentN += uint64(len(x.waiting))
 	x.waiting, x.bytes = nil, 0
+	for _, r := range x.notes {
+		ch.tellChanges(r)
+	}
+	x.notes = nil
+	ch.conn.follows.Store(true)
+	ch.conn.gotRoom()
 }
 
 const textSubscribed = "Subscribed to PostgreSQL"

@@ -118,6 +118,9 @@ func (r *Reader) State() State {
 	return r.state
 }
 
+// Handed returns the position up to which everything was given to Handle.
+func (r *Reader) Handed() sluice.LSN { return r.State().Handed }
+
 // Live returns nil once the slot is being streamed: what is committed from then
 // on will be handed to Handle. It waits until ctx ends; the error then is a
 // *sluice.Refusal with the reason.

@@ -1,0 +1,246 @@
+package changes
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// begin makes a subscription live at start, or, for a client that goes on, has it
+// sent first what it missed.
+func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start sluice.LSN) {
+	from, index := start, 0
+	var before *place
+	asked := false
+	if r := req.Resume; r != nil {
+		if key, durable, ok := keyOfPlace(req.Claims, req.Topic, req.Bindings, r.Conn); ok {
+			sub.place = &place{key: key, conn: r.Conn, durable: durable, names: sub.tables, ref: r.First}
+			if from, before = s.places.take(key, r); before == nil {
+				from = start
+			}
+		}
+		asked = before != nil
+		if r.From != 0 {
+			from, index, asked = min(r.From, start), r.Index, true
+		}
+	}
+	gap := asked && !s.ring.reaches(from, sub.tables)
+	if gap {
+		from = start
+	}
+	sub.start = from
+	sub.done.Store(uint64(from))
+	if sub.place != nil { // on file before the client is told that it is subscribed
+		sub.place.at = from
+		if before != nil { // the client may lack what it was sent last
+			sub.place.at = min(from, before.at)
+		}
+		s.places.open(sub.place, before, time.Now())
+		s.flush()
+	}
+	if asked && !gap {
+		s.resume(sub, req.Resume, from, index)
+		return
+	}
+	sub.live.Store(true)
+	s.index.add(sub)
+	if gap {
+		s.gap(sub)
+	}
+}
+
+// gap tells a client that it has missed what nobody can send it any more.
+func (s *Service) gap(sub *subscription) {
+	s.metrics.Gaps.Add(1)
+	s.log.Warn("changes that a client missed are not kept any more", sluice.LogTopic, sub.topic, sluice.LogCode, sluice.CodeChangesGap)
+	if sub.notify != nil {
+		sub.notify(sluice.Refuse(sluice.CodeChangesGap))
+	}
+}
+
+// resume starts to send what was missed, unless the service has ended.
+func (s *Service) resume(sub *subscription, r *sluice.Resume, from sluice.LSN, index int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	sub.stop = cancel
+	s.resuming.Add(1)
+	go func() { // ends when the subscription is live or closed, or with s.ctx; Run waits
+		defer s.resuming.Done()
+		defer cancel()
+		s.replay(ctx, sub, r, from, index)
+	}()
+}
+
+// replay sends a subscription what it missed, decided anew with the claims and
+// policies of now, and then makes it live. Reading and the worker's live changes
+// do not overlap: the subscription joins the index between two transactions, when
+// everything that has come was read.
+func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resume, from sluice.LSN, index int) {
+	select {
+	case s.resumes <- struct{}{}:
+		defer func() { <-s.resumes }()
+	case <-ctx.Done():
+		return
+	}
+	lost := false
+	for at := s.ring.seek(from); ctx.Err() == nil; {
+		if r.Room != nil && r.Room(ctx) != nil {
+			return
+		}
+		jobs, next, gone, grown := s.ring.read(at, sub.wants)
+		switch {
+		case gone:
+			lost = true
+		case len(jobs) > 0:
+			s.send(ctx, sub, jobs, from, index)
+			if ctx.Err() == nil {
+				sub.done.Store(uint64(jobs[len(jobs)-1].commit))
+			}
+		case next == at:
+			if s.ring.goLive(at, sub.goLive) {
+				s.resumed(sub, from, lost)
+				return
+			}
+			select {
+			case <-grown:
+			case <-ctx.Done():
+			}
+		}
+		at = next
+	}
+}
+
+// goLive is called when everything before start was sent.
+func (sub *subscription) goLive(start sluice.LSN) {
+	sub.mu.Lock()
+	closed := sub.closed
+	if !closed {
+		sub.start = max(sub.start, start)
+		sub.done.Store(uint64(sub.start))
+		sub.live.Store(true)
+		sub.service.index.add(sub)
+	}
+	sub.mu.Unlock()
+}
+
+// resumed tells the client that it has everything, or that something is lost.
+func (s *Service) resumed(sub *subscription, from sluice.LSN, lost bool) {
+	if lost {
+		s.gap(sub)
+		return
+	}
+	sub.mu.Lock()
+	n := sub.sent
+	sub.mu.Unlock()
+	s.metrics.Resumes.Add(1)
+	s.log.Debug("subscription resumed", sluice.LogTopic, sub.topic, sluice.LogLSN, from.String(), "changes", n)
+	if sub.notify != nil {
+		sub.notify(sluice.Refuse(sluice.CodeChangesResumed).WithText("Resumed from %s, %d changes sent again or late", from, n))
+	}
+}
+
+// wants reports whether a binding is for a table.
+func (sub *subscription) wants(rel *sluice.Relation) bool {
+	return slices.ContainsFunc(sub.bounds, func(b *binding) bool { return b.covers(rel) })
+}
+
+// of returns the bindings for a table.
+func (sub *subscription) of(rel *sluice.Relation) (out []*binding) {
+	for _, b := range sub.bounds {
+		if b.covers(rel) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (b *binding) covers(rel *sluice.Relation) bool {
+	return (b.schema == "*" || b.schema == rel.Schema) && (b.table == "*" || b.table == rel.Name)
+}
+
+// send decides jobs for one subscription, a part at a time: the receiver's room was
+// asked for once. Of the transaction at from the changes before index are left out.
+func (s *Service) send(ctx context.Context, sub *subscription, jobs []job, from sluice.LSN, index int) {
+	bindings := sub.of(jobs[0].rel)
+	before := sub.count()
+	if jobs[0].commit == from && index > jobs[0].first {
+		skip := min(index-jobs[0].first, len(jobs[0].changes))
+		jobs[0].first += skip
+		jobs[0].changes = jobs[0].changes[skip:]
+		if len(jobs[0].changes) == 0 {
+			jobs = jobs[1:]
+		}
+	}
+	if len(jobs) > 0 {
+		s.work(ctx, jobs, bindings)
+	}
+	s.metrics.Replayed.Add(int64(sub.count() - before))
+}
+
+func (sub *subscription) count() int {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	return sub.sent
+}
+
+// placesEvery is how often positions are noted and old ones forgotten.
+const placesEvery = time.Second
+
+// keepPlaces looks after positions until ctx ends.
+func (s *Service) keepPlaces(ctx context.Context) {
+	tick := time.NewTicker(placesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			s.turn(now)
+		case <-ctx.Done():
+			s.turn(time.Now()) // what sockets said last
+			return
+		}
+	}
+}
+
+// journalRoom is how large the journal may grow before it is written anew.
+const journalRoom = 4 << 20
+
+// turn expires and notes positions, and moves the floor only behind what is on
+// file.
+func (s *Service) turn(now time.Time) {
+	oldest, durable := s.places.turn(now, s.settled())
+	s.ring.trim(now, oldest)
+	j := s.cfg.Journal
+	if j == nil {
+		return
+	}
+	if !s.flush() {
+		return
+	}
+	s.floor.Store(uint64(durable))
+	if j.length() > journalRoom {
+		s.journaled(j.rewrite(s.places.snapshot))
+	}
+}
+
+// flush writes the journal and reports whether it is whole.
+func (s *Service) flush() bool {
+	if s.cfg.Journal == nil {
+		return true
+	}
+	return s.journaled(s.cfg.Journal.flush())
+}
+
+func (s *Service) journaled(err error) bool {
+	if err == nil {
+		return true
+	}
+	s.metrics.JournalErrors.Add(1)
+	s.warn("journal", s.cfg.Journal.path, "positions are not kept over a restart", err)
+	return false
+}
