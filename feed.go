@@ -65,6 +65,9 @@ type ChangeEvent struct {
 	// Data is the JSON text of the message's data member, encoded once and
 	// shared by all receivers. Read-only.
 	Data json.RawMessage
+	// At is where the change's transaction committed, Index its place there.
+	At    LSN
+	Index int
 }
 
 // ChangeFeed is implemented by package changes and called by package realtime.

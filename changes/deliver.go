@@ -94,6 +94,7 @@ func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) bo
 			columns = nil
 		}
 		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(g.role, columns, i, out, old)}
+		e.At, e.Index = r.rows[i].commit, r.rows[i].index
 		sent, moved := c.sub.send(g.key, e)
 		if moved {
 			return false

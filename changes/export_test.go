@@ -3,6 +3,7 @@ package changes
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/policy"
@@ -85,3 +86,6 @@ func AppendJSON(dst, text []byte, t *sqlType) []byte { return appendJSON(dst, te
 // Settled returns the position up to which every change was decided and handed to
 // its subscribers. handed is the position up to which Handle was given everything.
 func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(handed) }
+
+// Turn does now what Run does every second: it notes positions and moves the floor.
+func (s *Service) Turn(now time.Time) { s.turn(now) }

@@ -89,7 +89,7 @@ func commitTime(l sluice.LSN) time.Time {
 }
 
 // eventually waits for what other goroutines bring about.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for until := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {

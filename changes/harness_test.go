@@ -92,6 +92,7 @@ func (l *listener) same(other *listener, i int) bool {
 
 type event struct {
 	IDs  []int64
+	At   sluice.LSN
 	Raw  string
 	Data struct {
 		Type            string
@@ -134,7 +135,7 @@ func (f *feed) tryListen(t testing.TB, c sluice.Claims, params ...string) (*list
 }
 
 func (l *listener) deliver(e sluice.ChangeEvent) {
-	ev := event{IDs: e.IDs, Raw: string(e.Data)}
+	ev := event{IDs: e.IDs, At: e.At, Raw: string(e.Data)}
 	if err := json.Unmarshal(e.Data, &ev.Data); err != nil {
 		l.t.Errorf("event is no JSON: %v: %s", err, e.Data)
 	}

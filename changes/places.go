@@ -305,8 +305,9 @@ func (p *places) snapshot() []byte {
 	return appendFrame(text, appendMark(p.mark))
 }
 
-// counts returns how many places are held and may be resumed.
-func (p *places) counts() (held int) {
+// counts returns how many places are held and may be resumed, and how many were
+// forgotten for want of room.
+func (p *places) counts() (held, gone int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, pl := range p.held {
@@ -314,5 +315,5 @@ func (p *places) counts() (held int) {
 			held++
 		}
 	}
-	return held
+	return held, p.gone
 }

@@ -124,6 +124,7 @@ type run struct {
 type row struct {
 	ch       *sluice.Change
 	commit   sluice.LSN
+	index    int            // in the transaction
 	time     time.Time      // of the commit
 	new      []sluice.Value // nil for DELETE
 	old      []sluice.Value // nil when not sent
@@ -185,7 +186,7 @@ func newRun(s *Service, t *table, jobs []job) *run {
 		}
 		for i := range j.changes {
 			ch := &j.changes[i]
-			w := row{ch: ch, commit: j.commit, time: j.time, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
+			w := row{ch: ch, commit: j.commit, index: j.first + i, time: j.time, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
 			// Under identity FULL the old row knows what the new one left out.
 			if w.old != nil && ch.OldFull {
 				for c := range w.new {

@@ -67,13 +67,14 @@ func (s *Service) resume(sub *subscription, r *sluice.Resume, from sluice.LSN, i
 	if s.stopped {
 		return
 	}
+	joined := time.Now()
 	ctx, cancel := context.WithCancel(s.ctx)
 	sub.stop = cancel
 	s.resuming.Add(1)
 	go func() { // ends when the subscription is live or closed, or with s.ctx; Run waits
 		defer s.resuming.Done()
 		defer cancel()
-		s.replay(ctx, sub, r, from, index)
+		s.replay(ctx, sub, r, from, index, joined)
 	}()
 }
 
@@ -81,13 +82,14 @@ func (s *Service) resume(sub *subscription, r *sluice.Resume, from sluice.LSN, i
 // policies of now, and then makes it live. Reading and the worker's live changes
 // do not overlap: the subscription joins the index between two transactions, when
 // everything that has come was read.
-func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resume, from sluice.LSN, index int) {
+func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resume, from sluice.LSN, index int, joined time.Time) {
 	select {
 	case s.resumes <- struct{}{}:
 		defer func() { <-s.resumes }()
 	case <-ctx.Done():
 		return
 	}
+	s.refresh(joined)
 	lost := false
 	for at := s.ring.seek(from); ctx.Err() == nil; {
 		if r.Room != nil && r.Room(ctx) != nil {
@@ -113,6 +115,20 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 			}
 		}
 		at = next
+	}
+}
+
+// refresh sees to it that what is known of tables and policies is not older than a
+// client's return: the stream may tell of a change only later.
+func (s *Service) refresh(joined time.Time) {
+	s.mu.Lock()
+	fresh := s.refreshed.After(joined)
+	if !fresh {
+		s.refreshed = time.Now()
+	}
+	s.mu.Unlock()
+	if !fresh {
+		s.catalog.invalidate()
 	}
 }
 
@@ -178,6 +194,7 @@ func (s *Service) send(ctx context.Context, sub *subscription, jobs []job, from 
 		}
 	}
 	if len(jobs) > 0 {
+		jobs[0].gen = s.catalog.generation() // the policies of now, not those of then
 		s.work(ctx, jobs, bindings)
 	}
 	s.metrics.Replayed.Add(int64(sub.count() - before))
@@ -243,4 +260,17 @@ func (s *Service) journaled(err error) bool {
 	s.metrics.JournalErrors.Add(1)
 	s.warn("journal", s.cfg.Journal.path, "positions are not kept over a restart", err)
 	return false
+}
+
+// Kept is what a Service keeps for clients that may come back.
+type Kept struct {
+	Bytes   int // changes
+	Held    int // subscriptions that ended and may be resumed
+	Dropped int // and those that were forgotten because there were too many
+}
+
+// Kept returns what is kept now.
+func (s *Service) Kept() Kept {
+	held, dropped := s.places.counts()
+	return Kept{Bytes: s.ring.size(), Held: held, Dropped: dropped}
 }

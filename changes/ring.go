@@ -219,7 +219,7 @@ func (r *ring) read(at uint64, wants func(*sluice.Relation) bool) (jobs []job, n
 	for looked := 0; looked < readItems && next-r.base < uint64(len(r.items)); looked++ {
 		j := r.items[next-r.base].job
 		if wants(j.rel) {
-			if len(jobs) > 0 && (j.rel != jobs[0].rel || j.gen != jobs[0].gen || changes+len(j.changes) > readChanges || bytes+j.bytes > readBytes) {
+			if len(jobs) > 0 && (j.rel != jobs[0].rel || changes+len(j.changes) > readChanges || bytes+j.bytes > readBytes) {
 				break
 			}
 			jobs = append(jobs, j)

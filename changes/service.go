@@ -107,9 +107,10 @@ type Service struct {
 	given part // owned by Handle
 
 	// guarded by mu
-	mu       sync.Mutex
-	stopped  bool
-	resuming sync.WaitGroup // not added to once stopped
+	mu        sync.Mutex
+	stopped   bool
+	refreshed time.Time      // when the catalog was last invalidated for who came back
+	resuming  sync.WaitGroup // not added to once stopped
 }
 
 // part is a place in the stream: the changes of a transaction before next.
