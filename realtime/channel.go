@@ -68,6 +68,9 @@ type changes struct {
 	ids      []int64
 	bindings []sluice.ChangeBinding
 	legacy   bool
+	places   bool       // the client wants to know where changes committed
+	from     sluice.LSN // and says from where on it wants them, 0 when not
+	index    int
 
 	// guarded by conn.handleMu
 	sub       sluice.LiveSubscription // nil while not live

@@ -35,7 +35,7 @@ func (ch *channel) prepareChanges(j phoenix.Join) *sluice.Refusal {
 	if err != nil {
 		return sluice.Refuse(sluice.CodeUnknownOnChannel).WithText("%s", err)
 	}
-	x := &changes{raw: j.Changes, ids: ids, legacy: j.Legacy}
+	x := &changes{raw: j.Changes, ids: ids, legacy: j.Legacy, places: j.Positions, from: j.From, index: j.Index}
 	seen := make(map[int64]bool, len(ids))
 	for i, raw := range j.Changes {
 		if !seen[ids[i]] {
@@ -104,6 +104,9 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 func (x *changes) appendEvent(dst []byte, v phoenix.Version, topic string, e sluice.ChangeEvent) []byte {
 	if x.legacy {
 		return phoenix.AppendMessage(dst, v, "", "", topic, e.Type, e.Data)
+	}
+	if x.places {
+		return phoenix.AppendChangeAt(dst, v, topic, e.IDs, e.Data, e.At, e.Index)
 	}
 	return phoenix.AppendChange(dst, v, topic, e.IDs, e.Data)
 }

@@ -35,7 +35,12 @@ func (ch *channel) resumption() *sluice.Resume {
 	if ch.changes == nil {
 		return nil
 	}
-	return &sluice.Resume{Conn: ch.conn.id, First: ch.conn.firstRef, From: ch.changes.mutedAt, Room: ch.room}
+	x := ch.changes
+	r := &sluice.Resume{Conn: ch.conn.id, First: ch.conn.firstRef, From: x.from, Index: x.index, Room: ch.room}
+	if x.mutedAt != 0 {
+		r.From, r.Index = x.mutedAt, 0
+	}
+	return r
 }
 
 // confirmChanges moves the positions of the channels on, as far as that is known,

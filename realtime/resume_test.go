@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,4 +194,33 @@ func TestRoom(t *testing.T) {
 			t.Error("room in a socket that has ended")
 		}
 	}, func(cfg *realtime.Config) { cfg.QueueFrames = 40 })
+}
+
+// A client that asks is told where each change committed, and may begin there.
+func TestExplicitPositions(t *testing.T) {
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		c := w.connect(v)
+		join := func(topic, resume string) {
+			c.join(topic, `{"config":{"sluice_resume":`+resume+`,"postgres_changes":[{"table":"t"}]}}`)
+			synctest.Wait()
+		}
+		join("realtime:a", "true")
+		join("realtime:b", `{"lsn":"1/A","index":3}`)
+		join("realtime:c", `null`)
+		c.got()
+		if r := w.feed.subs[1].sub.Resume; r.From != 1<<32+10 || r.Index != 3 || w.feed.subs[0].sub.Resume.From != 0 {
+			t.Errorf("%+v", r)
+		}
+		for _, s := range w.feed.subs {
+			s.sub.Deliver(sluice.ChangeEvent{IDs: []int64{7}, Type: "INSERT", Data: json.RawMessage(`{"type":"INSERT"}`), At: 1<<32 + 20, Index: 5})
+		}
+		const told = `postgres_changes {"ids":[7],"data":{"commit_lsn":"1/14","commit_index":5,"type":"INSERT"}}`
+		want(t, c.got(), told, told, `postgres_changes {"ids":[7],"data":{"type":"INSERT"}}`)
+		for _, bad := range []string{`1`, `{}`, `{"lsn":"x"}`, `{"lsn":"0/0"}`, `{"lsn":"1/A","index":-1}`, `{"lsn":"1/A","index":"1"}`} {
+			join("realtime:d", bad)
+			if got := c.got(); len(got) != 1 || !strings.Contains(string(got[0].Payload), "config.sluice_resume") {
+				t.Errorf("%s: %v", bad, got)
+			}
+		}
+	})
 }
