@@ -26,10 +26,11 @@ type ChangeSubscription struct {
 	// other receivers: ChangeEvent is shared and read-only.
 	Deliver func(ChangeEvent)
 
-	// Notify tells the channel what it should know beside its changes: with
-	// CodeChangesResumed that all it had missed was sent, with CodeChangesGap
-	// that some of it is not there any more. It is called from the feed's own
-	// goroutines, or before Subscribe returns, and must not block. May be nil.
+	// Notify, if not nil, is told what happens to the subscription while it is
+	// live: a Refusal says that changes were given up, that none can come for now,
+	// or what became of those that were missed (CodeChangesResumed, CodeChangesGap);
+	// nil says that they can come again. It is called as Deliver is, or before
+	// Subscribe returns, and must not block either.
 	Notify func(*Refusal)
 
 	// Resume, when not nil, takes up where an earlier subscription of the same
@@ -95,7 +96,8 @@ type LiveSubscription interface {
 	// Hold ends delivery as Close does, and keeps what was confirmed for a
 	// client that comes back.
 	Hold()
-	// Close ends delivery. Deliver is not called after Close has returned.
+	// Close ends delivery. Neither Deliver nor Notify is called after Close has
+	// returned.
 	// It does not block on I/O and may be called more than once.
 	Close()
 }

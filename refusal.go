@@ -116,6 +116,7 @@ const (
 	CodeNoPolicyForRole    Code = "NoPolicyForRole"
 	CodeJoinedWithoutToken Code = "JoinedWithoutToken"
 	CodePolicyError        Code = "RlsPolicyError"
+	CodePolicyTimeout      Code = "RlsPolicyTimeout"
 	CodeSubscriptionParams Code = "InvalidSubscription"
 
 	// after a cut
@@ -347,6 +348,11 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusForbidden,
 		Text:   "A policy of the table raised an error, which counts as no",
 		Remedy: "Run the policy's expression as this role, which must exist and be granted to authenticator; the log has the error.",
+	},
+	CodePolicyTimeout: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "The policies of the table take too long, and changes were not delivered",
+		Remedy: "Read the table again; look at the policies' plan as this role, and index the columns that they compare.",
 	},
 	CodeSubscriptionParams: {
 		Status: http.StatusBadRequest,

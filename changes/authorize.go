@@ -26,6 +26,9 @@ const searchPath = "public, extensions"
 const (
 	identitiesApart  = 32
 	identitiesAtOnce = 256
+	// On the worker of one table: a few slow ones must not keep the connection
+	// from other tables that are slow.
+	identitiesOwn = 8
 )
 
 // authorize asks the policies of everybody who has to be asked: as that role,
@@ -48,6 +51,9 @@ func (r *run) authorize(ctx context.Context) {
 	parts.SetLimit(r.s.cfg.Parallel)
 	for sql, groups := range asked {
 		size := min(max((len(groups)+r.s.cfg.Parallel-1)/r.s.cfg.Parallel, identitiesApart), identitiesAtOnce)
+		if r.own {
+			size = identitiesOwn
+		}
 		for part := range slices.Chunk(groups, size) {
 			parts.Go(func() error {
 				r.ask(ctx, sql, part, images)
@@ -69,8 +75,13 @@ func anyTrue(b []bool) bool {
 
 // waitVisible waits until queries can see the transactions: the log shows a
 // commit before other connections do, and a policy asked too early would miss
-// the membership that was written together with the row.
+// the membership that was written together with the row, a look-up the row. It
+// waits once in a run.
 func (r *run) waitVisible(ctx context.Context) {
+	if r.waited {
+		return
+	}
+	r.waited = true
 	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
 	for until := time.Now().Add(r.s.cfg.VisibleTimeout); ; {
 		var visible bool
@@ -113,6 +124,14 @@ func (r *run) ask(ctx context.Context, sql string, groups []*group, images [][]b
 
 // each asks until the database answers.
 func (r *run) each(ctx context.Context, sql string, checks []pg.EachCheck) []pg.EachResult {
+	if r.own {
+		select {
+		case r.s.workers.slots <- struct{}{}:
+			defer func() { <-r.s.workers.slots }()
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	var res []pg.EachResult
 	opt := pg.AsOptions{
 		StatementTimeout: r.s.cfg.CheckTimeout,
@@ -188,8 +207,13 @@ func arrayOf(images [][]byte, which []int) []byte {
 	return append(out, '}')
 }
 
+// maxSplits bounds how often a run looks for the rows whose policies take too
+// long: each look costs the timeout.
+const maxSplits = 16
+
 // note takes one identity's answers. An error costs only the rows that raise it:
-// the batch is halved until they are found.
+// the batch is halved until they are found. For those that take too long the
+// table's own worker does so, and a bounded number of times.
 func (r *run) note(ctx context.Context, sql string, g *group, which []int, res pg.EachResult, images [][]byte) {
 	if res.Err == nil {
 		if len(res.Rows) == len(which) {
@@ -203,8 +227,16 @@ func (r *run) note(ctx context.Context, sql string, g *group, which []int, res p
 		return
 	}
 	r.failed.Store(true)
-	// A policy that takes too long would take as long for every part.
-	if len(which) <= 1 || pg.SQLState(res.Err) == "57014" {
+	slow := pg.SQLState(res.Err) == "57014"
+	if slow && len(which) > 1 && !r.own {
+		r.tooSlow.Store(true) // others wait here
+		return
+	}
+	if len(which) <= 1 || slow && r.splits.Add(1) > maxSplits {
+		if slow {
+			g.timedOut = true
+			r.timedOut.Store(true)
+		}
 		r.s.metrics.DeniedByError.Add(int64(len(which)))
 		if r.s.noisy.allow("policy " + r.t.def.Schema + "." + r.t.def.Name + " " + g.claims.Role) {
 			r.s.log.Warn("a policy raised an error, which counts as no", sluice.LogTable, r.t.def.Schema+"."+r.t.def.Name,

@@ -105,7 +105,8 @@ type tableRole struct {
 
 // catalog reads definitions and keeps them until the catalog changes.
 type catalog struct {
-	admin *pg.Pool
+	admin   *pg.Pool
+	changed chan struct{} // holds a token after a change
 
 	// mu guards the rest.
 	mu     sync.Mutex
@@ -113,13 +114,16 @@ type catalog struct {
 	tables map[uint32]*table
 }
 
-func newCatalog(admin *pg.Pool) *catalog { return &catalog{admin: admin, tables: map[uint32]*table{}} }
+func newCatalog(admin *pg.Pool) *catalog {
+	return &catalog{admin: admin, changed: make(chan struct{}, 1), tables: map[uint32]*table{}}
+}
 
 // invalidate makes everything be read again.
 func (c *catalog) invalidate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
+	signal(c.changed)
 }
 
 func (c *catalog) generation() uint64 {

@@ -29,6 +29,7 @@ const (
 // of subscriptions that act as somebody else by now, with the change from which on
 // they are to be decided again: a token that is renewed must not cost a change.
 func (r *run) send() (again []*binding, from map[*subscription]int) {
+	r.tellTimeouts()
 	from = map[*subscription]int{}
 	for i := range r.rows {
 		for _, g := range r.groups {
@@ -49,6 +50,24 @@ func (r *run) send() (again []*binding, from map[*subscription]int) {
 		}
 	}
 	return again, from
+}
+
+// tellTimeouts tells those for whom a policy took too long that changes they
+// might have seen do not come.
+func (r *run) tellTimeouts() {
+	if !r.timedOut.Load() {
+		return
+	}
+	table := r.t.def.Schema + "." + r.t.def.Name
+	n := sluice.Refuse(sluice.CodePolicyTimeout).
+		WithText("Changes of %s were not delivered: its policies took longer than %s for this user", table, r.s.cfg.CheckTimeout)
+	for _, g := range r.groups {
+		for _, c := range g.subs {
+			if g.timedOut && slices.ContainsFunc(c.matched, func(m []*binding) bool { return len(m) > 0 }) {
+				c.sub.tell(table, n)
+			}
+		}
+	}
 }
 
 // visible tells whether a group sees change i, and how much of the old row.
@@ -95,7 +114,7 @@ func (r *run) sendTo(g *group, c *candidate, i int, out outcome, old oldForm) bo
 		}
 		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(g.role, columns, i, out, old)}
 		e.At, e.Index = r.rows[i].commit, r.rows[i].index
-		sent, moved := c.sub.send(g.key, e)
+		sent, moved := c.sub.send(g.key, e, r.replay)
 		if moved {
 			return false
 		}

@@ -211,6 +211,10 @@ func (r *run) complete(ctx context.Context, w *row) []sluice.Value {
 		into[i] = &found[i]
 	}
 	args := append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, key...)
+	r.waitVisible(ctx)
+	// The table may be locked for as long as somebody likes.
+	ctx, cancel := context.WithTimeout(ctx, r.s.cfg.CheckTimeout)
+	defer cancel()
 	err := r.s.persist(ctx, func() error {
 		err := r.s.cfg.Admin.QueryRow(ctx, r.t.check.LookupSQL(want, r.t.key), args...).Scan(into...)
 		return pg.Wrap(err, "look up a row of %s.%s", r.t.def.Schema, r.t.def.Name)

@@ -30,7 +30,7 @@ type hand struct {
 func newHand(t *testing.T, db *pgtest.DB, change ...func(*changes.Config)) *hand {
 	t.Helper()
 	cfg := changes.Config{
-		Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: alwaysLive{},
+		Admin: db.Pool("supabase_admin"), User: db.Pool("authenticator"), Stream: alwaysLive{}, SlowRun: time.Hour,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {
@@ -287,6 +287,7 @@ func TestRunWaitsForAllItsTransactions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // of a test that failed
 		var xid string
 		if _, err = tx.Exec(t.Context(), "insert into public.members values ($1, $2::text::uuid)", room, user(1)); err == nil {
 			err = tx.QueryRow(t.Context(), "select pg_current_xact_id()::text").Scan(&xid)
@@ -346,4 +347,31 @@ func TestHandleWaits(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	eventually(t, "everything is settled", func() bool { return h.Settled(h.next+2) == h.next+2 })
+}
+
+// A value that the stream leaves out is looked up once its transaction can be
+// seen, for a filter as for a policy.
+func TestLookUpWaitsForTheCommit(t *testing.T) {
+	t.Parallel()
+	db := flowDB(t, "a")
+	db.Exec("alter table public.a add column more int generated always as (room * 2) stored")
+	h := newHand(t, db)
+	l := h.listen(authenticated(1), `{"schema":"public","table":"a","filter":"more=eq.14"}`)
+	tx, err := db.Pool("supabase_admin").Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // of a test that failed
+	var xid string
+	if err := tx.QueryRow(t.Context(), "insert into public.a values (1, 7, null) returning pg_current_xact_id()::text").Scan(&xid); err != nil {
+		t.Fatal(err)
+	}
+	id, _ := strconv.ParseUint(xid, 10, 64)
+	h.next++
+	h.give(sluice.ChangeBatch{Commit: h.next, CommitTime: time.Now(), XID: id, Last: true, Changes: []sluice.Change{inserted(h.relation("a"), 1, 7, 1)}})
+	eventually(t, "the look-up waits", func() bool { return h.Metrics().VisibleRetries.Load() > 0 })
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wait(1)
 }

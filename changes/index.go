@@ -2,8 +2,6 @@ package changes
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,10 +22,9 @@ type subscription struct {
 	place   *place             // nil when it cannot be resumed
 	stop    context.CancelFunc // ends the sending of what was missed; nil without it
 
-	// start is where it begins: changes that committed before it are not its. While
-	// what was missed is being sent, done is up to where, and start is read by
-	// nobody else; both are set when it goes live.
-	start sluice.LSN
+	// start is where it begins to be served by the workers: what committed before is
+	// not its, or is sent by replay, which done has got to.
+	start atomic.Uint64
 	done  atomic.Uint64
 	live  atomic.Bool
 
@@ -37,13 +34,18 @@ type subscription struct {
 	who    identityKey
 	sent   int
 	closed bool
+	// What is live waits while the end of what was missed is being sent.
+	holding, flooded bool
+	waiting          []sluice.ChangeEvent
+	told             map[string]time.Time // by table, what tell has said
 }
 
 // binding is one entry of a subscription.
 type binding struct {
 	params
-	id  int64
-	sub *subscription
+	id   int64
+	sub  *subscription
+	gone bool // no table of it is published; owned by watchPublication
 }
 
 // identityKey groups subscribers whom no policy can tell apart: the same role
@@ -60,8 +62,9 @@ func (s *subscription) identity() (sluice.Claims, identityKey, bool) {
 }
 
 // send delivers, unless the subscription was closed, or moved to another identity
-// than the one that the decision was made for.
-func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved bool) {
+// than the one that the decision was made for. replay tells that the change is one
+// that was missed: those go ahead of what is live.
+func (s *subscription) send(who identityKey, e sluice.ChangeEvent, replay bool) (sent, moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -70,9 +73,32 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved 
 	case s.who != who:
 		return false, true
 	}
+	switch {
+	case replay:
+	case e.At < sluice.LSN(s.start.Load()): // of a run that began before start was moved on
+		return false, false
+	case s.holding:
+		s.wait(e)
+		return true, false
+	}
 	s.deliver(e)
 	s.sent++
 	return true, false
+}
+
+// maxHolding bounds the changes that wait until what was missed is sent.
+const maxHolding = 4096
+
+// wait keeps a live change back; too many are dropped, and read from the ring.
+// Called with mu held.
+func (s *subscription) wait(e sluice.ChangeEvent) {
+	switch {
+	case s.flooded:
+	case len(s.waiting) < maxHolding:
+		s.waiting = append(s.waiting, e)
+	default:
+		s.flooded, s.waiting = true, nil
+	}
 }
 
 // Position implements sluice.LiveSubscription.
@@ -88,6 +114,33 @@ func (s *subscription) Position() sluice.LSN {
 func (s *subscription) Confirm(at sluice.LSN, ref uint64) {
 	if s.place != nil {
 		s.service.places.confirm(s.place, at, ref, time.Now())
+	}
+}
+
+// tell says, once a minute for a table, that changes do not come.
+func (s *subscription) tell(table string, r *sluice.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if at, ok := s.told[table]; s.closed || s.notify == nil || ok && now.Sub(at) < time.Minute {
+		return
+	}
+	if s.told == nil || len(s.told) >= maxTold {
+		s.told = map[string]time.Time{}
+	}
+	s.told[table] = now
+	s.notify(r)
+}
+
+// maxTold bounds the tables of which a subscription remembers what it was told.
+const maxTold = 64
+
+// report tells what holds from now on; nil that nothing is wrong any more.
+func (s *subscription) report(r *sluice.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && s.notify != nil {
+		s.notify(r)
 	}
 }
 
@@ -164,19 +217,6 @@ func names(schema, table string) [4]tableName {
 	return [4]tableName{{schema, table}, {schema, "*"}, {"*", table}, {"*", "*"}}
 }
 
-// all returns the subscriptions.
-func (x *index) all() []*subscription {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	seen := map[*subscription]bool{}
-	for _, list := range x.byName {
-		for _, b := range list {
-			seen[b.sub] = true
-		}
-	}
-	return slices.Collect(maps.Keys(seen))
-}
-
 // find returns the bindings for a table.
 func (x *index) find(schema, table string) []*binding {
 	x.mu.RLock()
@@ -184,6 +224,23 @@ func (x *index) find(schema, table string) []*binding {
 	var out []*binding
 	for _, k := range names(schema, table) {
 		out = append(out, x.byName[k]...)
+	}
+	return out
+}
+
+// all returns every binding, those of one subscription in their order.
+func (x *index) all() []*binding {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	seen := map[*subscription]bool{}
+	var out []*binding
+	for _, list := range x.byName {
+		for _, b := range list {
+			if !seen[b.sub] {
+				seen[b.sub] = true
+				out = append(out, b.sub.bounds...)
+			}
+		}
 	}
 	return out
 }

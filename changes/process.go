@@ -15,33 +15,76 @@ import (
 	"github.com/sluice-dev/sluice/internal/backoff"
 )
 
-// process takes jobs that one run can decide from match to delivery.
-func (s *Service) process(ctx context.Context, jobs []job) {
-	if bindings := s.index.find(jobs[0].rel.Schema, jobs[0].rel.Name); len(bindings) > 0 {
-		s.work(ctx, jobs, bindings)
-	}
-}
+// result tells how process ended.
+type result uint8
 
-// work is process for some bindings.
-func (s *Service) work(ctx context.Context, jobs []job, bindings []*binding) {
-	s.metrics.Runs.Add(1)
-	for i := range jobs {
-		s.metrics.Rows.Add(int64(len(jobs[i].changes)))
-	}
-	var from map[*subscription]int
-	for len(bindings) > 0 {
-		r := s.decide(ctx, jobs, bindings, from)
-		if r == nil {
-			return
+const (
+	processed result = iota
+	timedOut         // processed, and a policy timed out
+	tooSlow          // not done within the bound; the task can be taken up again
+	stopped          // the context ended
+)
+
+// process takes a task from match to delivery. A bound, if there is one, is for
+// the decisions: where it is not met nothing of that round has been sent.
+func (s *Service) process(ctx context.Context, t *task, bound time.Duration) result {
+	if !t.begun {
+		t.begun, t.bindings = true, s.index.find(t.jobs[0].rel.Schema, t.jobs[0].rel.Name)
+		if len(t.bindings) == 0 {
+			return processed
 		}
-		bindings, from = r.send()
+	}
+	how := processed
+	for len(t.bindings) > 0 {
+		r, done := s.decideWithin(ctx, t, bound)
+		switch {
+		case ctx.Err() != nil:
+			return stopped
+		case !done:
+			return tooSlow
+		case r == nil:
+			return how
+		}
+		if r.timedOut.Load() {
+			how = timedOut
+		}
+		t.bindings, t.from = r.send()
+	}
+	s.metrics.Runs.Add(1)
+	for i := range t.jobs {
+		s.metrics.Rows.Add(int64(len(t.jobs[i].changes)))
+	}
+	return how
+}
+
+// decideWithin reports false when the bound was not met. The time in which the
+// database is away does not count.
+func (s *Service) decideWithin(ctx context.Context, t *task, bound time.Duration) (r *run, done bool) {
+	if bound == 0 {
+		return s.decide(ctx, t, true), true
+	}
+	for {
+		away := s.outage.times.Load()
+		within, cancel := context.WithTimeout(ctx, bound)
+		r = s.decide(within, t, false)
+		slow := within.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil, r != nil && r.tooSlow.Load():
+			return nil, false
+		case !slow:
+			return r, true
+		case away == s.outage.times.Load() && s.outage.now.Load() == 0:
+			return nil, false
+		}
 	}
 }
 
-// decide takes jobs up to the decisions, for some bindings and from some row on
-// for each of their subscriptions. It returns nil when there is nothing to send.
-func (s *Service) decide(ctx context.Context, jobs []job, bindings []*binding, from map[*subscription]int) *run {
-	rel, gen := jobs[0].rel, jobs[0].gen
+// decide takes a task up to the decisions, for the bindings that are left and from
+// some row on for each of their subscriptions. own tells that the table's own
+// worker does. It returns nil when there is nothing to send.
+func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
+	rel, gen := work.jobs[0].rel, work.jobs[0].gen
 	var t *table
 	err := s.persist(ctx, func() (err error) {
 		t, err = s.catalog.table(ctx, rel.OID, gen)
@@ -58,8 +101,9 @@ func (s *Service) decide(ctx context.Context, jobs []job, bindings []*binding, f
 		if !t.listed() {
 			return nil
 		}
-		r = newRun(s, t, jobs)
-		r.group(ctx, bindings, from)
+		r = newRun(s, t, work.jobs)
+		r.own, r.replay = own, work.replay
+		r.group(ctx, work.bindings, work.from)
 		r.match(ctx)
 		r.authorize(ctx)
 		if !r.failed.Load() || ctx.Err() != nil {
@@ -88,11 +132,21 @@ const definitionTries = 5
 // PostgreSQL must not lose a change.
 func (s *Service) persist(ctx context.Context, fn func() error) error {
 	var wait backoff.Backoff
+	away := false
+	defer func() {
+		if away {
+			s.outageEnds()
+		}
+	}()
 	for {
 		err := fn()
 		// A connection that broke while it was idle is noticed before anything is sent.
-		if err == nil || !errors.Is(err, sluice.ErrUnavailable) && !pgconn.SafeToRetry(err) {
+		if err == nil || ctx.Err() != nil || !errors.Is(err, sluice.ErrUnavailable) && !pgconn.SafeToRetry(err) {
 			return err
+		}
+		if !away {
+			away = true
+			s.outageBegins()
 		}
 		if wait.Wait(ctx) != nil {
 			return ctx.Err()
@@ -113,8 +167,15 @@ type run struct {
 	// identity holds the positions of the replica identity's columns.
 	identity []int
 
-	// failed tells that PostgreSQL refused a statement about this table.
-	failed atomic.Bool
+	own    bool // on the worker of this table alone
+	replay bool // see task
+	waited bool // waitVisible has been called
+
+	// failed tells that PostgreSQL refused a statement about this table, timedOut
+	// that a policy took too long, tooSlow that this is to be looked into by the
+	// table's own worker.
+	failed, timedOut, tooSlow atomic.Bool
+	splits                    atomic.Int64 // of what took too long
 
 	groups []*group
 	byKey  map[identityKey]*group
@@ -142,6 +203,7 @@ type group struct {
 	subs   []*candidate
 	// need and allowed are by image: 2i is the new row of change i, 2i+1 the old.
 	need, allowed []bool
+	timedOut      bool // a policy took too long
 }
 
 // candidate is a subscription with its bindings for this table.
@@ -206,7 +268,7 @@ func newRun(s *Service, t *table, jobs []job) *run {
 func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscription]int) {
 	seen := map[*subscription]*candidate{}
 	for _, b := range bindings {
-		first := max(from[b.sub], r.since(b.sub.start))
+		first := max(from[b.sub], r.since(b.sub))
 		if first == len(r.rows) {
 			continue
 		}
@@ -240,8 +302,12 @@ func (r *run) group(ctx context.Context, bindings []*binding, from map[*subscrip
 	}
 }
 
-// since returns the first row that committed at or behind a position.
-func (r *run) since(start sluice.LSN) int {
+// since returns the first row that committed at or behind a subscription's start.
+func (r *run) since(sub *subscription) int {
+	start := sluice.LSN(sub.start.Load())
+	if r.replay {
+		return 0
+	}
 	if r.rows[0].commit >= start { // nearly always
 		return 0
 	}

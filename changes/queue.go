@@ -1,7 +1,6 @@
 package changes
 
 import (
-	"context"
 	"sort"
 	"sync"
 	"time"
@@ -79,23 +78,60 @@ func (q *queue) offer(j job) bool {
 	return true
 }
 
-// take waits for work and takes what one run decides: see head. It returns nil
-// when ctx ends.
-func (q *queue) take(ctx context.Context) []job {
-	for ctx.Err() == nil {
-		q.mu.Lock()
-		jobs := q.head()
-		q.mu.Unlock()
-		if jobs != nil {
-			signal(q.freed)
-			return jobs
-		}
-		select {
-		case <-q.filled:
-		case <-ctx.Done():
-		}
+// put adds jobs whether there is room or not.
+func (q *queue) put(jobs []job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range jobs {
+		q.jobs = append(q.jobs, jobs[i])
+		q.changes += len(jobs[i].changes)
+		q.bytes += jobs[i].bytes
 	}
-	return nil
+	signal(q.filled)
+}
+
+// take takes what one run decides, see head; nil when nothing waits.
+func (q *queue) take() []job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.head()
+}
+
+// extract removes all jobs of one table.
+func (q *queue) extract(oid uint32) []job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.remove(func(j *job) bool { return j.rel.OID == oid })
+}
+
+// halve removes the older half of what waits.
+func (q *queue) halve() []job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := (len(q.jobs) + 1) / 2
+	return q.remove(func(*job) bool { n--; return n >= 0 })
+}
+
+// remove takes out the jobs that which tells, asked in order.
+func (q *queue) remove(which func(*job) bool) []job {
+	var out []job
+	rest := q.jobs[:0]
+	for i := range q.jobs {
+		j := q.jobs[i]
+		if !which(&j) {
+			rest = append(rest, j)
+			continue
+		}
+		out = append(out, j)
+		q.changes -= len(j.changes)
+		q.bytes -= j.bytes
+	}
+	clear(q.jobs[len(rest):])
+	q.jobs = rest
+	if out != nil {
+		signal(q.freed)
+	}
+	return out
 }
 
 // head removes the first job and what waits behind it of the same table, as far
@@ -106,30 +142,22 @@ func (q *queue) head() []job {
 	if len(q.jobs) == 0 {
 		return nil
 	}
-	first := &q.jobs[0]
+	first := q.jobs[0]
 	oid, rel, gen, commit := first.rel.OID, first.rel, first.gen, first.commit
-	var out []job
-	changes, bytes := 0, 0
-	rest, ended := q.jobs[:0], false
-	for _, j := range q.jobs {
-		if !ended && j.rel.OID == oid {
-			fits := out == nil || changes+len(j.changes) <= sluice.MaxBatchChanges && bytes+j.bytes <= sluice.MaxBatchBytes
-			if j.rel == rel && j.gen == gen && j.commit >= commit && fits {
-				commit = j.commit
-				out = append(out, j)
-				changes += len(j.changes)
-				bytes += j.bytes
-				continue
-			}
-			ended = true // what comes behind it must not overtake it
+	changes, bytes, ended := 0, 0, false
+	return q.remove(func(j *job) bool {
+		if ended || j.rel.OID != oid {
+			return false
 		}
-		rest = append(rest, j)
-	}
-	clear(q.jobs[len(rest):])
-	q.jobs = rest
-	q.changes -= changes
-	q.bytes -= bytes
-	return out
+		fits := changes == 0 || changes+len(j.changes) <= sluice.MaxBatchChanges && bytes+j.bytes <= sluice.MaxBatchBytes
+		if ended = j.rel != rel || j.gen != gen || j.commit < commit || !fits; ended {
+			return false // what comes behind it must not overtake it
+		}
+		commit = j.commit
+		changes += len(j.changes)
+		bytes += j.bytes
+		return true
+	})
 }
 
 // depth returns how many changes wait.

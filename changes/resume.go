@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -30,7 +31,7 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 	if gap {
 		from = start
 	}
-	sub.start = from
+	sub.start.Store(uint64(from))
 	sub.done.Store(uint64(from))
 	if sub.place != nil { // on file before the client is told that it is subscribed
 		sub.place.at = from
@@ -55,9 +56,7 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 func (s *Service) gap(sub *subscription) {
 	s.metrics.Gaps.Add(1)
 	s.log.Warn("changes that a client missed are not kept any more", sluice.LogTopic, sub.topic, sluice.LogCode, sluice.CodeChangesGap)
-	if sub.notify != nil {
-		sub.notify(sluice.Refuse(sluice.CodeChangesGap))
-	}
+	sub.report(sluice.Refuse(sluice.CodeChangesGap))
 }
 
 // resume starts to send what was missed, unless the service has ended.
@@ -79,9 +78,9 @@ func (s *Service) resume(sub *subscription, r *sluice.Resume, from sluice.LSN, i
 }
 
 // replay sends a subscription what it missed, decided anew with the claims and
-// policies of now, and then makes it live. Reading and the worker's live changes
-// do not overlap: the subscription joins the index between two transactions, when
-// everything that has come was read.
+// policies of now, and then makes it live. What is read and what comes live do not
+// overlap: near the end of the ring, between two transactions, the subscription
+// joins the index, and what comes from then on waits until the rest is read.
 func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resume, from sluice.LSN, index int, joined time.Time) {
 	select {
 	case s.resumes <- struct{}{}:
@@ -90,32 +89,76 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 		return
 	}
 	s.refresh(joined)
+	const open = math.MaxUint64
 	lost := false
-	for at := s.ring.seek(from); ctx.Err() == nil; {
+	for at, end := s.ring.seek(from), uint64(open); ctx.Err() == nil; {
 		if r.Room != nil && r.Room(ctx) != nil {
 			return
 		}
-		jobs, next, gone, grown := s.ring.read(at, sub.wants)
-		switch {
-		case gone:
-			lost = true
-		case len(jobs) > 0:
+		jobs, next, gone, grown := s.ring.read(at, end, sub.wants)
+		lost = lost || gone
+		if len(jobs) > 0 {
 			s.send(ctx, sub, jobs, from, index)
-			if ctx.Err() == nil {
-				sub.done.Store(uint64(jobs[len(jobs)-1].commit))
-			}
-		case next == at:
-			if s.ring.goLive(at, sub.goLive) {
-				s.resumed(sub, from, lost)
+			if ctx.Err() != nil {
 				return
 			}
-			select {
-			case <-grown:
-			case <-ctx.Done():
+			sub.done.Store(uint64(jobs[len(jobs)-1].commit))
+		}
+		stuck := next == at
+		at = next
+		if end == open {
+			if e, ok := s.ring.goLive(at, sub.hold); ok {
+				end = e
+			} else if stuck { // in the middle of a transaction
+				select {
+				case <-grown:
+				case <-ctx.Done():
+				}
 			}
 		}
-		at = next
+		if at < end {
+			continue
+		}
+		if sub.release() {
+			s.resumed(sub, from, lost)
+			return
+		}
+		end = open // too much came meanwhile: it is read instead
 	}
+}
+
+// hold is called when everything before start was sent or will be: from there on
+// changes come live, and wait.
+func (sub *subscription) hold(start sluice.LSN) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	sub.start.Store(uint64(start))
+	sub.holding, sub.flooded = true, false
+	if !sub.closed {
+		sub.service.index.add(sub)
+	}
+}
+
+// release sends what has waited; from then on the subscription is live. It reports
+// false when that was too much: the subscription is out of the index again, and
+// nothing that waited was sent.
+func (sub *subscription) release() bool {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.flooded {
+		sub.service.index.remove(sub)
+		return false
+	}
+	for _, e := range sub.waiting {
+		if !sub.closed {
+			sub.deliver(e)
+			sub.sent++
+		}
+	}
+	sub.holding, sub.waiting = false, nil
+	sub.done.Store(sub.start.Load())
+	sub.live.Store(true)
+	return true
 }
 
 // refresh sees to it that what is known of tables and policies is not older than a
@@ -132,19 +175,6 @@ func (s *Service) refresh(joined time.Time) {
 	}
 }
 
-// goLive is called when everything before start was sent.
-func (sub *subscription) goLive(start sluice.LSN) {
-	sub.mu.Lock()
-	closed := sub.closed
-	if !closed {
-		sub.start = max(sub.start, start)
-		sub.done.Store(uint64(sub.start))
-		sub.live.Store(true)
-		sub.service.index.add(sub)
-	}
-	sub.mu.Unlock()
-}
-
 // resumed tells the client that it has everything, or that something is lost.
 func (s *Service) resumed(sub *subscription, from sluice.LSN, lost bool) {
 	if lost {
@@ -156,9 +186,7 @@ func (s *Service) resumed(sub *subscription, from sluice.LSN, lost bool) {
 	sub.mu.Unlock()
 	s.metrics.Resumes.Add(1)
 	s.log.Debug("subscription resumed", sluice.LogTopic, sub.topic, sluice.LogLSN, from.String(), "changes", n)
-	if sub.notify != nil {
-		sub.notify(sluice.Refuse(sluice.CodeChangesResumed).WithText("Resumed from %s, %d changes sent again or late", from, n))
-	}
+	sub.report(sluice.Refuse(sluice.CodeChangesResumed).WithText("Resumed from %s, %d changes sent again or late", from, n))
 }
 
 // wants reports whether a binding is for a table.
@@ -194,8 +222,8 @@ func (s *Service) send(ctx context.Context, sub *subscription, jobs []job, from 
 		}
 	}
 	if len(jobs) > 0 {
-		jobs[0].gen = s.catalog.generation() // the policies of now, not those of then
-		s.work(ctx, jobs, bindings)
+		jobs[0].gen = s.catalog.generation()                                                // the policies of now, not those of then
+		s.process(ctx, &task{jobs: jobs, begun: true, bindings: bindings, replay: true}, 0) // whose context alone can end it
 	}
 	s.metrics.Replayed.Add(int64(sub.count() - before))
 }

@@ -205,10 +205,10 @@ const (
 	readBytes   = 64 << 10
 )
 
-// read returns jobs of one table, which one run decides, from number at on, and
-// where to go on. lost is set when the ring has forgotten what was asked for. With
+// read returns jobs of one table, which one run decides, from number at on
+// and before end, and where to go on. lost is set when the ring has forgotten what was asked for. With
 // no jobs and next equal to at nothing is there yet; grown then tells when.
-func (r *ring) read(at uint64, wants func(*sluice.Relation) bool) (jobs []job, next uint64, lost bool, grown <-chan struct{}) {
+func (r *ring) read(at, end uint64, wants func(*sluice.Relation) bool) (jobs []job, next uint64, lost bool, grown <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if at < r.base {
@@ -216,7 +216,7 @@ func (r *ring) read(at uint64, wants func(*sluice.Relation) bool) (jobs []job, n
 	}
 	changes, bytes := 0, 0
 	next = at
-	for looked := 0; looked < readItems && next-r.base < uint64(len(r.items)); looked++ {
+	for looked := 0; looked < readItems && next < end && next-r.base < uint64(len(r.items)); looked++ {
 		j := r.items[next-r.base].job
 		if wants(j.rel) {
 			if len(jobs) > 0 && (j.rel != jobs[0].rel || changes+len(j.changes) > readChanges || bytes+j.bytes > readBytes) {
@@ -231,17 +231,21 @@ func (r *ring) read(at uint64, wants func(*sluice.Relation) bool) (jobs []job, n
 	return jobs, next, false, r.grown
 }
 
-// goLive calls live with the position behind everything that came, if at is the
-// end of the ring and no transaction is under way: what comes then is handed to
-// the workers, and nothing of what was read.
-func (r *ring) goLive(at uint64, live func(start sluice.LSN)) bool {
+// nearEnd is how far before the end of the ring a reader may go live.
+const nearEnd = 256
+
+// goLive calls live with the position behind everything that came, and returns the
+// end of the ring, if at is near it and no transaction is under way: what comes then
+// is handed to the workers, and nothing of what is here.
+func (r *ring) goLive(at uint64, live func(start sluice.LSN)) (end uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.whole || at != r.base+uint64(len(r.items)) {
-		return false
+	end = r.base + uint64(len(r.items))
+	if !r.whole || at+nearEnd < end {
+		return 0, false
 	}
 	live(r.last + 1)
-	return true
+	return end, true
 }
 
 // size returns the bytes kept.

@@ -294,7 +294,7 @@ func TestPolicyThatHangs(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(owned + `create policy slow on public.t for select to anon using (a <> 'slow' or pg_sleep(60) is null);`)
-	f := newFeed(t, db, func(c *changes.Config) { c.CheckTimeout = 200 * time.Millisecond })
+	f := newFeed(t, db, func(c *changes.Config) { c.CheckTimeout = time.Second })
 	anon := f.listen(t, claimsOf("anon", ""), anonT)
 	db.Exec("insert into public.t values (1, null, 'slow')")
 	db.Exec("insert into public.t values (2, null, 'quick')")

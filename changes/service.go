@@ -47,6 +47,15 @@ type Config struct {
 	// VisibleTimeout bounds the wait until a commit that the log shows is
 	// visible to queries. Default 10 s.
 	VisibleTimeout time.Duration
+	// SlowRun is how long the changes of a table may keep its worker from those of
+	// others: past it, or when a policy has timed out, the table gets a worker of
+	// its own, until QuietTime has passed without either. Defaults 1 s, 1 min.
+	SlowRun   time.Duration
+	QuietTime time.Duration
+	// OwnChanges bounds the changes that wait for a table's own worker. Past it,
+	// or past 8 MB, the older half is given up, and the subscribers are told: the
+	// stream does not wait for a slow policy. Default 4096.
+	OwnChanges int
 	// MaxRecord is the size in bytes past which a row is sent without its large
 	// values. Default 1,048,576.
 	MaxRecord int
@@ -68,24 +77,6 @@ type Config struct {
 	Journal *Journal
 }
 
-// Metrics are counters of a Service.
-type Metrics struct {
-	Subscriptions  atomic.Int64
-	Changes        atomic.Int64 // that had a candidate
-	Decisions      atomic.Int64 // identity and row, asked in SQL
-	Deliveries     atomic.Int64
-	DeniedByError  atomic.Int64
-	NotVisible     atomic.Int64 // commits that were not visible in time
-	TooLarge       atomic.Int64
-	VisibleRetries atomic.Int64
-	Runs           atomic.Int64 // jobs decided together are one
-	Rows           atomic.Int64 // changes in them
-	Resumes        atomic.Int64 // subscriptions that went on where they were cut
-	Gaps           atomic.Int64 // and those whose changes were gone
-	Replayed       atomic.Int64 // changes sent to those that went on
-	JournalErrors  atomic.Int64
-}
-
 // Service implements sluice.ChangeFeed and takes the batches of the stream.
 type Service struct {
 	// fixed after New
@@ -93,10 +84,11 @@ type Service struct {
 	log     *slog.Logger
 	catalog *catalog
 	index   *index
-	queues  []*queue
+	workers *workers
 	open    unsettled
 	ring    *ring
 	places  *places
+	outage  outage
 	noisy   *limiter
 	metrics Metrics
 	resumes chan struct{}   // holds a token for each that may go on
@@ -132,13 +124,15 @@ func New(cfg Config) (*Service, error) {
 	def(&cfg.Workers, 4)
 	def(&cfg.QueueJobs, 1024)
 	def(&cfg.Parallel, 4)
+	def(&cfg.OwnChanges, queueChanges)
 	def(&cfg.MaxRecord, 1<<20)
 	def(&cfg.RingBytes, 64<<20)
 	def(&cfg.MaxHeld, 20_000)
 	def(&cfg.Resumes, 8)
 	for v, d := range map[*time.Duration]time.Duration{
 		&cfg.CheckTimeout: 5 * time.Second, &cfg.VisibleTimeout: 10 * time.Second, &cfg.FingerprintEvery: time.Second,
-		&cfg.Grace: time.Minute,
+		&cfg.Grace:   time.Minute,
+		&cfg.SlowRun: time.Second, &cfg.QuietTime: time.Minute,
 	} {
 		if *v <= 0 {
 			*v = d
@@ -156,20 +150,13 @@ func New(cfg Config) (*Service, error) {
 	}
 	_, floor := s.places.turn(now, 0)
 	s.floor.Store(uint64(floor))
-	for range cfg.Workers {
-		s.queues = append(s.queues, newQueue(bounds{cfg.QueueJobs, queueChanges, queueBytes}))
-	}
+	s.workers = newWorkers(&s.cfg)
+	s.metrics.workers = s.workers
 	return s, nil
 }
 
 // Metrics returns the counters.
 func (s *Service) Metrics() *Metrics { return &s.metrics }
-
-// Bounds of what waits for one worker.
-const (
-	queueChanges = 4096
-	queueBytes   = 8 << 20
-)
 
 // Started notes from where the stream is read. Whoever listens is told of a gap.
 func (s *Service) Started(from sluice.LSN, gap bool) {
@@ -177,10 +164,9 @@ func (s *Service) Started(from sluice.LSN, gap bool) {
 	if !gap {
 		return
 	}
-	for _, sub := range s.index.all() {
-		if sub.notify != nil {
-			s.metrics.Gaps.Add(1)
-			sub.notify(sluice.Refuse(sluice.CodeChangesGap))
+	for _, b := range s.index.all() {
+		if b == b.sub.bounds[0] {
+			s.gap(b.sub)
 		}
 	}
 }
@@ -190,8 +176,8 @@ func (s *Service) Started(from sluice.LSN, gap bool) {
 func (s *Service) Floor() sluice.LSN { return sluice.LSN(s.floor.Load()) }
 
 // Handle takes one batch. Changes of tables that nobody listens to are dropped; the
-// others are kept for a while, and go to the worker of their table. It blocks
-// while that one is behind, which holds the stream up.
+// others are kept for a while, and go to the worker of their table. It blocks while that one is
+// behind, which holds the stream up; but not for a table with a worker of its own.
 func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	s.ring.enter(&b)
 	i := 0
@@ -223,21 +209,6 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	return nil
 }
 
-// enqueue gives a job to the worker of its table, once that has room.
-func (s *Service) enqueue(ctx context.Context, j job) error {
-	q := s.queues[j.rel.OID%uint32(len(s.queues))]
-	s.open.add(j.commit)
-	for !q.offer(j) {
-		select {
-		case <-q.freed:
-		case <-ctx.Done():
-			s.open.done(j) // the stream brings it again
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 // settled returns the position up to which every change was decided and handed to
 // its subscribers, whatever its table.
 func (s *Service) settled() sluice.LSN { return s.open.before(s.cfg.Stream.Handed()) }
@@ -246,17 +217,11 @@ func (s *Service) settled() sluice.LSN { return s.open.before(s.cfg.Stream.Hande
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, s.cancel)()
-	for _, q := range s.queues {
-		g.Go(func() error {
-			for jobs := q.take(ctx); jobs != nil; jobs = q.take(ctx) {
-				s.process(ctx, jobs)
-				if ctx.Err() == nil { // else it may have stopped half way
-					s.open.done(jobs...)
-				}
-			}
-			return nil
-		})
+	s.workers.start(g)
+	for _, q := range s.workers.shared {
+		g.Go(func() error { s.work(ctx, q); return nil })
 	}
+	g.Go(func() error { s.watchPublication(ctx); return nil })
 	g.Go(func() error { s.watchCatalog(ctx); return nil })
 	g.Go(func() error { s.keepPlaces(ctx); return nil })
 	err := g.Wait()

@@ -29,6 +29,7 @@ func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) 
 			sub.tables = append(sub.tables, n)
 		}
 	}
+	gen := s.catalog.generation()
 	notices, err := s.validate(ctx, sub.bounds, req.Claims)
 	if err != nil {
 		return nil, nil, err
@@ -47,6 +48,9 @@ func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) 
 	}
 	s.metrics.Subscriptions.Add(1)
 	s.begin(sub, &req, start)
+	if s.catalog.generation() != gen { // watchPublication may have looked without it
+		signal(s.catalog.changed)
+	}
 	return sub, notices, nil
 }
 
@@ -132,14 +136,18 @@ func (s *Service) validate(ctx context.Context, bounds []*binding, claims sluice
 }
 
 func notPublished(p *params) error {
+	return &sluice.SubscribeError{
+		Message: textUnable + "Please check Realtime is enabled for the given connect parameters: " + p.String(),
+		Refusal: unpublished(p),
+	}
+}
+
+func unpublished(p *params) *sluice.Refusal {
 	r := sluice.Refuse(sluice.CodeTableNotPublished).WithText("No table %s.%s is in the publication supabase_realtime", p.schema, p.table)
 	if p.schema != "*" && p.table != "*" {
 		r = r.WithRemedy("Run: alter publication supabase_realtime add table %s.%s;", p.schema, p.table)
 	}
-	return &sluice.SubscribeError{
-		Message: textUnable + "Please check Realtime is enabled for the given connect parameters: " + p.String(),
-		Refusal: r,
-	}
+	return r
 }
 
 // exception is an error that the original's database raises while it stores a

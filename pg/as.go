@@ -242,102 +242,15 @@ type EachResult struct {
 	Err  error
 }
 
-// AsEach runs one statement as every identity in turn, in one transaction and
-// one network flush: settings, what is given, statement, back to the savepoint. The whole
-// transaction is rolled back, so side effects of functions do not stay.
-// opt.Rollback is implied. Errors of single statements are in the results; the
-// returned error means that nothing was decided. The caller bounds the number of
-// checks and the rows of each.
-func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt AsOptions) ([]EachResult, error) {
-	if len(checks) == 0 {
-		return nil, nil
-	}
-	out := make([]EachResult, len(checks))
-	sets := make([][2][]Setting, len(checks)) // the check's own, and those of Given
-	for i := range checks {
-		sets[i][0], sets[i][1], out[i].Err = checks[i].settings(opt)
-	}
-	c, err := p.Acquire(ctx)
-	if err != nil {
-		return nil, Wrap(err, "acquire connection")
-	}
-	clean := false
-	defer func() { release(c, clean) }()
-
-	pipe := c.Conn().PgConn().StartPipeline(ctx)
-	sendEach(pipe, sql, checks, sets, opt.ReadOnly)
-	err = pipe.Flush()
-	if err == nil {
-		err = readEach(pipe, sets, out)
-	}
-	if cerr := pipe.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		if conn := c.Conn().PgConn(); conn.IsClosed() {
-			// Cancelling ends one statement, and the server would go on with the
-			// checks behind it; without its client it stops.
-			_ = conn.Conn().Close()
-		}
-		return nil, Wrap(err, "run checks")
-	}
-	clean = true
-	return out, nil
-}
-
-// sendEach queues the whole conversation. Each check is two groups: an error in
-// the first skips to its sync, and the second runs in the failed transaction,
-// where ROLLBACK TO is allowed. One savepoint serves all; it survives ROLLBACK
-// TO, which also takes back the identity's settings.
-func sendEach(pipe *pgconn.Pipeline, sql string, checks []EachCheck, sets [][2][]Setting, readOnly bool) {
-	pipe.SendQueryParams(beginSQL(readOnly), nil, nil, nil, nil)
-	pipe.SendQueryParams("savepoint s", nil, nil, nil, nil)
-	pipe.SendPipelineSync()
-	for i, ch := range checks {
-		own, given := sets[i][0], sets[i][1]
-		if own == nil {
-			continue
-		}
-		if given != nil {
-			pipe.SendQueryParams(settingsSQL(len(given)), settingsArgs(given), nil, nil, nil)
-			pipe.SendQueryParams(ch.Given.SQL, ch.Given.Args, nil, nil, nil)
-		}
-		pipe.SendQueryParams(settingsSQL(len(own)), settingsArgs(own), nil, nil, nil)
-		pipe.SendQueryParams(sql, ch.Args, nil, nil, nil)
-		pipe.SendPipelineSync()
-		pipe.SendQueryParams("rollback to savepoint s", nil, nil, nil, nil)
-		pipe.SendPipelineSync()
-	}
-	// Advisory locks of the session are the one thing that outlives rollback.
-	pipe.SendQueryParams("rollback", nil, nil, nil, nil)
-	pipe.SendQueryParams("select pg_catalog.pg_advisory_unlock_all()", nil, nil, nil, nil)
-	pipe.SendPipelineSync()
-}
-
-// readEach reads the answers to sendEach. An error means that the conversation
-// is broken, not that a check failed.
-func readEach(pipe *pgconn.Pipeline, sets [][2][]Setting, out []EachResult) error {
-	if err := readGroup(pipe, nil); err != nil {
-		return err
-	}
-	for i := range out {
-		if sets[i][0] == nil {
-			continue
-		}
-		if err := readGroup(pipe, &out[i]); err != nil {
-			return err
-		}
-		if err := readGroup(pipe, nil); err != nil {
-			return err
-		}
-	}
-	return readGroup(pipe, nil)
-}
-
 // readGroup reads results up to the next sync. The last statement's rows, or the
 // server's error, go to keep. Without keep the server's error is returned, once
 // the group has been read.
 func readGroup(pipe *pgconn.Pipeline, keep *EachResult) error {
+	return readResults(pipe, nil, keep)
+}
+
+// readResults is readGroup for groups in which statements are prepared, too.
+func readResults(pipe *pgconn.Pipeline, described func(*pgconn.StatementDescription), keep *EachResult) error {
 	var failed error
 	for {
 		res, err := pipe.GetResults()
@@ -360,7 +273,9 @@ func readGroup(pipe *pgconn.Pipeline, keep *EachResult) error {
 			}
 			continue
 		}
-		switch res.(type) {
+		switch res := res.(type) {
+		case *pgconn.StatementDescription:
+			described(res)
 		case *pgconn.PipelineSync:
 			return failed
 		case nil:

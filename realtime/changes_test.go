@@ -327,3 +327,26 @@ func TestChangesBeforeReplyAreBounded(t *testing.T) {
 		}
 	}, func(cfg *realtime.Config) { cfg.QueueFrames = 10 })
 }
+
+// What becomes of a live subscription is told on its channel, behind the join
+// reply.
+func TestChangesNotices(t *testing.T) {
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		c := w.connect(v)
+		gone := sluice.Refuse(sluice.CodeTableNotPublished)
+		for range 100 { // what waits for the reply is bounded
+			w.feed.told = append(w.feed.told, gone)
+		}
+		c.join("realtime:a", `{"config":{"postgres_changes":[{"schema":"public"}]}}`)
+		got := c.got()
+		if len(got) != 2+16 {
+			t.Fatalf("%d messages: %v", len(got), got)
+		}
+		want(t, got[1:3], system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a"), system("postgres_changes", "error", gone.Error(), "a"))
+		sub := w.feed.subs[len(w.feed.subs)-1].sub
+		sub.Notify(nil)
+		sub.Notify(sluice.Refuse(sluice.CodePolicyTimeout))
+		want(t, c.got(), system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a"),
+			system("postgres_changes", "error", sluice.Refuse(sluice.CodePolicyTimeout).Error(), "a"))
+	})
+}

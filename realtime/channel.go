@@ -90,7 +90,7 @@ type changes struct {
 	failed  bool
 	waiting [][]byte
 	bytes   int
-	notes   []*sluice.Refusal // of the feed, that wait like changes
+	notices []*sluice.Refusal // that wait as well
 }
 
 // start runs a slow step outside of the lock: slow without it, then done with

@@ -101,6 +101,38 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 	}
 }
 
+// notifyChanges tells the client what has become of a live subscription; nil is
+// that it works again. The feed calls it, as it does deliverChange.
+func (ch *channel) notifyChanges(r *sluice.Refusal) {
+	x := ch.changes
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.live:
+		ch.sayChanges(r)
+	case len(x.notices) < maxNotices:
+		x.notices = append(x.notices, r)
+	}
+}
+
+// maxNotices bounds what waits for a join reply beside the changes.
+const maxNotices = 16
+
+func (ch *channel) sayChanges(r *sluice.Refusal) {
+	switch {
+	case r == nil:
+		ch.system(extChanges, phoenix.StatusOK, textSubscribed)
+		return
+	case r.Code == sluice.CodeChangesResumed:
+		ch.system(extChanges, phoenix.StatusOK, r.Text)
+		return
+	case r.Code == sluice.CodeChangesGap: // the remedy is for the application, whatever explain says
+		ch.system(extChanges, statusWarning, r.Explain())
+		return
+	}
+	ch.system(extChanges, phoenix.StatusError, ch.conn.srv.reason(r))
+}
+
 func (x *changes) appendEvent(dst []byte, v phoenix.Version, topic string, e sluice.ChangeEvent) []byte {
 	if x.legacy {
 		return phoenix.AppendMessage(dst, v, "", "", topic, e.Type, e.Data)
@@ -126,10 +158,10 @@ func (ch *channel) releaseChanges() {
 	ch.conn.srv.metrics.Changes.Add(int64(len(x.waiting)))
 	x.sentN += uint64(len(x.waiting))
 	x.waiting, x.bytes = nil, 0
-	for _, r := range x.notes {
-		ch.tellChanges(r)
+	for _, r := range x.notices {
+		ch.sayChanges(r)
 	}
-	x.notes = nil
+	x.notices = nil
 	ch.conn.follows.Store(true)
 	ch.conn.gotRoom()
 }

@@ -445,7 +445,7 @@ type fakeFeed struct {
 	setErr  error
 	gate    chan struct{} // Subscribe and SetClaims wait for it when not nil
 	early   []sluice.ChangeEvent
-	notify  []*sluice.Refusal // said before Subscribe returns
+	told    []*sluice.Refusal // as early
 }
 
 type fakeSub struct {
@@ -509,7 +509,7 @@ func (f *fakeFeed) Subscribe(ctx context.Context, s sluice.ChangeSubscription) (
 	for _, e := range f.early {
 		s.Deliver(e)
 	}
-	for _, r := range f.notify {
+	for _, r := range f.told {
 		s.Notify(r)
 	}
 	if err := f.wait(ctx); err != nil {

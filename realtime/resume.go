@@ -169,24 +169,3 @@ func (c *conn) gotRoom() {
 	defer c.mu.Unlock()
 	c.makeRoom()
 }
-
-// notifyChanges tells the client what became of a resumption, behind the join reply.
-func (ch *channel) notifyChanges(r *sluice.Refusal) {
-	x := ch.changes
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.live {
-		x.notes = append(x.notes, r)
-		return
-	}
-	ch.tellChanges(r)
-}
-
-// tellChanges sends the feed's word as a system message.
-func (ch *channel) tellChanges(r *sluice.Refusal) {
-	if r.Code == sluice.CodeChangesResumed {
-		ch.system(extChanges, phoenix.StatusOK, r.Text)
-		return
-	}
-	ch.system(extChanges, statusWarning, r.Explain())
-}

@@ -150,7 +150,7 @@ func TestMutedChannelGoesOn(t *testing.T) {
 func TestFeedNotices(t *testing.T) {
 	both(t, func(t *testing.T, w *world, v phoenix.Version) {
 		gap := sluice.Refuse(sluice.CodeChangesGap)
-		w.feed.notify = []*sluice.Refusal{gap}
+		w.feed.told = []*sluice.Refusal{gap}
 		c := w.connect(v)
 		_, rest := c.joined("realtime:a", changesJoin(""))
 		want(t, rest, system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a"), system("postgres_changes", "warning", gap.Explain(), "a"))

@@ -80,32 +80,23 @@ func openJournal(ctx context.Context, admin *pg.Pool, path string) (*changes.Jou
 	return changes.OpenJournal(path, about)
 }
 
-// feedCollector shows the change feed and its stream as metrics.
-type feedCollector struct {
+// keptCollector shows what is kept for clients that may come back, and the lag.
+type keptCollector struct {
 	feed   *changes.Service
 	reader *wal.Reader
 }
 
 // Describe implements prometheus.Collector.
-func (c feedCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+func (c keptCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
 
 // Collect implements prometheus.Collector.
-func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
+func (c keptCollector) Collect(ch chan<- prometheus.Metric) {
 	one := func(kind prometheus.ValueType, name, help string, v float64) {
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("sluice_changes_"+name, help, nil, nil), kind, v)
 	}
 	gauge := func(name, help string, v int64) { one(prometheus.GaugeValue, name, help, float64(v)) }
 	counter := func(name, help string, v int64) { one(prometheus.CounterValue, name, help, float64(v)) }
-	m, kept, s := c.feed.Metrics(), c.feed.Kept(), c.reader.State()
-	gauge("subscriptions", "Channels that listen to tables.", m.Subscriptions.Load())
-	counter("matched_total", "Changes that somebody may want.", m.Changes.Load())
-	counter("decisions_total", "Identities and rows that policies were asked about.", m.Decisions.Load())
-	counter("deliveries_total", "Changes handed to channels.", m.Deliveries.Load())
-	counter("denied_by_error_total", "Decisions that an error made a no.", m.DeniedByError.Load())
-	counter("resumes_total", "Channels that went on where they were cut off.", m.Resumes.Load())
-	counter("replayed_total", "Changes sent to them that they had missed.", m.Replayed.Load())
-	counter("gaps_total", "Channels that were told that changes are lost.", m.Gaps.Load())
-	counter("journal_errors_total", "Failed writes of the file of positions.", m.JournalErrors.Load())
+	kept, s := c.feed.Kept(), c.reader.State()
 	gauge("ring_bytes", "Changes kept for who comes back.", int64(kept.Bytes))
 	gauge("held_positions", "Channels whose clients may come back.", int64(kept.Held))
 	counter("held_positions_dropped_total", "Channels forgotten because too many are held.", int64(kept.Dropped))

@@ -59,7 +59,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		return err
 	}
 	defer users.Close()
-	deciders, err := pg.Open(ctx, pg.Config{URL: cfg.userURL, Name: "sluice decisions", MaxConns: 4, Logger: cfg.log})
+	deciders, err := pg.Open(ctx, pg.Config{URL: cfg.userURL, Name: "sluice decisions", MaxConns: 6, Logger: cfg.log})
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if rt, err = realtime.New(rtConfig); err != nil {
 		return err
 	}
-	registry.MustRegister(rt.Metrics(), feedCollector{feed, reader})
+	registry.MustRegister(rt.Metrics(), feed.Metrics(), keptCollector{feed, reader})
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
