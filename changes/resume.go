@@ -208,22 +208,29 @@ func (b *binding) covers(rel *sluice.Relation) bool {
 	return (b.schema == "*" || b.schema == rel.Schema) && (b.table == "*" || b.table == rel.Name)
 }
 
-// send decides jobs for one subscription, a part at a time: the receiver's room was
-// asked for once. Of the transaction at from the changes before index are left out.
+// send decides jobs for one subscription, those of a table together: order holds
+// within a table. Of the transaction at from the changes before index are left out.
 func (s *Service) send(ctx context.Context, sub *subscription, jobs []job, from sluice.LSN, index int) {
-	bindings := sub.of(jobs[0].rel)
 	before := sub.count()
-	if jobs[0].commit == from && index > jobs[0].first {
-		skip := min(index-jobs[0].first, len(jobs[0].changes))
-		jobs[0].first += skip
-		jobs[0].changes = jobs[0].changes[skip:]
-		if len(jobs[0].changes) == 0 {
-			jobs = jobs[1:]
+	var order []*sluice.Relation
+	byTable := map[*sluice.Relation][]job{}
+	for _, j := range jobs {
+		if j.commit == from && index > j.first {
+			skip := min(index-j.first, len(j.changes))
+			j.first, j.changes = j.first+skip, j.changes[skip:]
 		}
+		if len(j.changes) == 0 {
+			continue
+		}
+		if byTable[j.rel] == nil {
+			order = append(order, j.rel)
+		}
+		byTable[j.rel] = append(byTable[j.rel], j)
 	}
-	if len(jobs) > 0 {
-		jobs[0].gen = s.catalog.generation()                                                // the policies of now, not those of then
-		s.process(ctx, &task{jobs: jobs, begun: true, bindings: bindings, replay: true}, 0) // whose context alone can end it
+	for _, rel := range order {
+		t := &task{jobs: byTable[rel], begun: true, bindings: sub.of(rel), replay: true}
+		t.jobs[0].gen = s.catalog.generation() // the policies of now, not those of then
+		s.process(ctx, t, 0)                   // its context alone can end it
 	}
 	s.metrics.Replayed.Add(int64(sub.count() - before))
 }

@@ -201,11 +201,11 @@ func (r *ring) seek(from sluice.LSN) uint64 {
 // Bounds of what one look into the ring gives.
 const (
 	readItems   = 1024 // looked at
-	readChanges = 128
-	readBytes   = 64 << 10
+	readChanges = sluice.MaxBatchChanges
+	readBytes   = sluice.MaxBatchBytes
 )
 
-// read returns jobs of one table, which one run decides, from number at on
+// read returns jobs in commit order, from number at on
 // and before end, and where to go on. lost is set when the ring has forgotten what was asked for. With
 // no jobs and next equal to at nothing is there yet; grown then tells when.
 func (r *ring) read(at, end uint64, wants func(*sluice.Relation) bool) (jobs []job, next uint64, lost bool, grown <-chan struct{}) {
@@ -219,7 +219,7 @@ func (r *ring) read(at, end uint64, wants func(*sluice.Relation) bool) (jobs []j
 	for looked := 0; looked < readItems && next < end && next-r.base < uint64(len(r.items)); looked++ {
 		j := r.items[next-r.base].job
 		if wants(j.rel) {
-			if len(jobs) > 0 && (j.rel != jobs[0].rel || changes+len(j.changes) > readChanges || bytes+j.bytes > readBytes) {
+			if len(jobs) > 0 && (changes+len(j.changes) > readChanges || bytes+j.bytes > readBytes) {
 				break
 			}
 			jobs = append(jobs, j)
