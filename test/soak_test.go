@@ -25,11 +25,11 @@ import (
 type soakSize struct{ rows, cuts, kills, restarts int }
 
 func size() soakSize {
-	if os.Getenv("SLUICE_SOAK") == "" {
+	if os.Getenv("SLUICE_SOAK_CHANGES") == "" {
 		return soakSize{rows: 4000, cuts: 8, kills: 1, restarts: 1}
 	}
 	s := soakSize{rows: 1_000_000, cuts: 200, kills: 10, restarts: 5}
-	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK")); err == nil && n > 1 {
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK_CHANGES")); err == nil && n > 1 {
 		s = soakSize{rows: n, cuts: max(8, n/5000), kills: max(1, n/100_000), restarts: max(1, n/200_000)}
 	}
 	return s
@@ -110,7 +110,7 @@ func TestSoakChanges(t *testing.T) {
 	if resumes == 0 {
 		t.Error("nobody was resumed")
 	}
-	if os.Getenv("SLUICE_SOAK") == "" && gaps > 0 {
+	if os.Getenv("SLUICE_SOAK_CHANGES") == "" && gaps > 0 {
 		t.Errorf("%d gaps in a run that fits into memory", gaps)
 	}
 }
