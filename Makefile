@@ -7,7 +7,7 @@ COUNT       ?= 10
 SOAK        ?= 10m
 export SLUICE_TEST_PG ?= required
 
-.PHONY: help build run test unit e2e lint fmt fuzz fuzz-policy soak bench bench-compare vendor clean
+.PHONY: help build run test unit e2e lint fmt fuzz fuzz-policy soak soak-changes bench bench-compare vendor clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[1m%-14s\033[0m %s\n",$$1,$$2}' Makefile
@@ -51,6 +51,10 @@ fuzz-policy: ## row level security against PostgreSQL: SEED, and TRIPLES (defaul
 
 soak: ## ten minutes of 2,000 busy connections; nothing may be left behind
 	SLUICE_SOAK=$(SOAK) go test -run '^TestSoak$$' -v -timeout 30m ./realtime
+
+soak-changes: ## a million rows, 200 cuts, 10 kills, 5 restarts of PostgreSQL; no row may be missing
+	@tools/setup.sh postgres
+	SLUICE_E2E=required SLUICE_SOAK_CHANGES=1 go test -run '^TestSoakChanges$$' -v -timeout 180m ./test
 
 bench: ## Go benchmarks, COUNT runs each
 	go test -run '^$$' -bench . -benchmem -count $(COUNT) ./...

@@ -25,11 +25,36 @@ type ChangeSubscription struct {
 	// goroutines. It must not block and must not keep the slices' memory from
 	// other receivers: ChangeEvent is shared and read-only.
 	Deliver func(ChangeEvent)
+
 	// Notify, if not nil, is told what happens to the subscription while it is
-	// live: a Refusal says that changes were given up, or that none can come for
-	// now; nil says that they can again. It is called as Deliver is, and must not
-	// block either.
+	// live: a Refusal says that changes were given up, that none can come for now,
+	// or what became of those that were missed (CodeChangesResumed, CodeChangesGap);
+	// nil says that they can come again. It is called as Deliver is, or before
+	// Subscribe returns, and must not block either.
 	Notify func(*Refusal)
+
+	// Resume, when not nil, takes up where an earlier subscription of the same
+	// client ended, and lets a later one do the same. Only claims with a Subject
+	// are resumed.
+	Resume *Resume
+}
+
+// Resume tells a client that goes on from one that begins anew.
+type Resume struct {
+	// Conn is the number of the socket: what the same socket held is its own.
+	Conn int64
+	// First is the number of the first message on the socket, 0 without one. A
+	// client that goes on counts on: it is greater than every number that the
+	// earlier socket saw.
+	First uint64
+	// From, when not 0, is a position that the client names itself: what
+	// committed before it, and of the transaction that committed there the
+	// changes before Index, it has.
+	From  LSN
+	Index int
+	// Room waits until the receiver can take more, while changes that were
+	// missed are sent. Deliver does not block, so that this has to.
+	Room func(ctx context.Context) error
 }
 
 // ChangeEvent is one delivery: one message per channel and change.
@@ -41,6 +66,9 @@ type ChangeEvent struct {
 	// Data is the JSON text of the message's data member, encoded once and
 	// shared by all receivers. Read-only.
 	Data json.RawMessage
+	// At is where the change's transaction committed, Index its place there.
+	At    LSN
+	Index int
 }
 
 // ChangeFeed is implemented by package changes and called by package realtime.
@@ -59,6 +87,15 @@ type LiveSubscription interface {
 	// SetClaims replaces the identity for every change decided from now on.
 	// The error is as of Subscribe.
 	SetClaims(ctx context.Context, c Claims) (notices []*Refusal, err error)
+	// Position is up to where everything was delivered: each change that the
+	// subscription may see and that committed before it.
+	Position() LSN
+	// Confirm says that the client has received everything that committed
+	// before at, and ref as the highest number of its messages.
+	Confirm(at LSN, ref uint64)
+	// Hold ends delivery as Close does, and keeps what was confirmed for a
+	// client that comes back.
+	Hold()
 	// Close ends delivery. Neither Deliver nor Notify is called after Close has
 	// returned.
 	// It does not block on I/O and may be called more than once.

@@ -118,6 +118,10 @@ const (
 	CodePolicyError        Code = "RlsPolicyError"
 	CodePolicyTimeout      Code = "RlsPolicyTimeout"
 	CodeSubscriptionParams Code = "InvalidSubscription"
+
+	// after a cut
+	CodeChangesResumed Code = "ChangesResumed"
+	CodeChangesGap     Code = "ChangesGap"
 )
 
 var refusals = map[Code]Refusal{
@@ -354,6 +358,16 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusBadRequest,
 		Text:   "The postgres_changes parameters are not valid",
 		Remedy: "See the message; a subscription needs a schema or a table, and filters have the form column=operator.value.",
+	},
+	CodeChangesResumed: {
+		Status: http.StatusOK,
+		Text:   "The subscription goes on where it was cut",
+		Remedy: "Nothing is missing; what was sent last before the cut may have come twice.",
+	},
+	CodeChangesGap: {
+		Status: http.StatusGone,
+		Text:   "Changes were missed and are not kept any more",
+		Remedy: "Load the rows anew: what was committed while the client was away does not arrive.",
 	},
 }
 

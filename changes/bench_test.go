@@ -20,6 +20,8 @@ type alwaysLive struct{}
 
 func (alwaysLive) Live(context.Context) error { return nil }
 
+func (alwaysLive) Handed() sluice.LSN { return 0 }
+
 const benchSchema = `
 create table public.members (room int, user_id uuid, primary key (room, user_id));
 create index on public.members (user_id);

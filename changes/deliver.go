@@ -111,7 +111,8 @@ func (r *run) sendTo(h *hit, i int, old oldForm) bool {
 			columns = nil
 		}
 		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(h.cl.role, columns, i, out, old)}
-		sent, moved := h.c.sub.send(h.g.key, e)
+		e.At, e.Index = r.rows[i].commit, r.rows[i].index
+		sent, moved := h.c.sub.send(h.g.key, e, r.replay)
 		if moved {
 			return false
 		}

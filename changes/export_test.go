@@ -3,7 +3,9 @@ package changes
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
+	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/policy"
 )
 
@@ -80,6 +82,13 @@ func OID(name string) uint32 { return Type(name).oid }
 
 // AppendJSON renders a value.
 func AppendJSON(dst, text []byte, t *sqlType) []byte { return appendJSON(dst, text, t) }
+
+// Settled returns the position up to which every change was decided and handed to
+// its subscribers. handed is the position up to which Handle was given everything.
+func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(handed) }
+
+// Turn does now what Run does every second: it notes positions and moves the floor.
+func (s *Service) Turn(now time.Time) { s.turn(now) }
 
 // Away reports whether the database is known to be away.
 func (s *Service) Away() bool { return s.outage.now.Load() > 0 }

@@ -89,7 +89,7 @@ func commitTime(l sluice.LSN) time.Time {
 }
 
 // eventually waits for what other goroutines bring about.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for until := time.Now().Add(30 * time.Second); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
@@ -255,7 +255,7 @@ func TestStartWithinARun(t *testing.T) {
 	a, b := h.relation("a"), h.relation("b")
 	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, Last: true, Changes: []sluice.Change{inserted(b, 1, 1, 1)}})
 	<-l.reached
-	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, Last: true, Changes: []sluice.Change{inserted(a, 1, 1, 1)}})
+	h.give(sluice.ChangeBatch{Commit: between, CommitTime: time.Now(), XID: 3, First: 1, Last: true, Changes: []sluice.Change{inserted(a, 1, 1, 1)}})
 	h.commit(inserted(a, 2, 1, 1))
 	close(l.opened)
 	if got := ids(early.wait(2)); !slices.Equal(got, []int{1, 2}) {
@@ -264,6 +264,7 @@ func TestStartWithinARun(t *testing.T) {
 	if got := ids(late.wait(1)); !slices.Equal(got, []int{2}) {
 		t.Errorf("who came in between gets %v", got)
 	}
+	eventually(t, "everything is settled", func() bool { return h.Settled(h.next+1) == h.next+1 })
 	if runs := h.Metrics().Runs.Load(); runs != 2 {
 		t.Errorf("%d runs: the test is about one for both", runs)
 	}

@@ -27,7 +27,8 @@ func newFeed(t testing.TB, db *pgtest.DB, change ...func(*changes.Config)) *feed
 	f := &feed{db: db}
 	reader, err := wal.New(wal.Config{
 		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Logger: log,
-		Handle: func(ctx context.Context, b sluice.ChangeBatch) error { return f.Handle(ctx, b) },
+		Handle:  func(ctx context.Context, b sluice.ChangeBatch) error { return f.Handle(ctx, b) },
+		Started: func(from sluice.LSN, gap bool) { f.Started(from, gap) }, Floor: func() sluice.LSN { return f.Floor() },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +92,7 @@ func (l *listener) same(other *listener, i int) bool {
 
 type event struct {
 	IDs  []int64
+	At   sluice.LSN
 	Raw  string
 	Data struct {
 		Type            string
@@ -133,7 +135,7 @@ func (f *feed) tryListen(t testing.TB, c sluice.Claims, params ...string) (*list
 }
 
 func (l *listener) deliver(e sluice.ChangeEvent) {
-	ev := event{IDs: e.IDs, Raw: string(e.Data)}
+	ev := event{IDs: e.IDs, At: e.At, Raw: string(e.Data)}
 	if err := json.Unmarshal(e.Data, &ev.Data); err != nil {
 		l.t.Errorf("event is no JSON: %v: %s", err, e.Data)
 	}

@@ -1,7 +1,9 @@
 package changes
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -14,15 +16,28 @@ type subscription struct {
 	topic   string
 	deliver func(sluice.ChangeEvent)
 	notify  func(*sluice.Refusal) // may be nil
-	start   sluice.LSN            // changes that committed before it are not its
+	asked   []sluice.ChangeBinding
 	bounds  []*binding
+	tables  []tableName
+	place   *place             // nil when it cannot be resumed
+	stop    context.CancelFunc // ends the sending of what was missed; nil without it
+
+	// start is where it begins to be served by the workers: what committed before is
+	// not its, or is sent by replay, which done has got to.
+	start atomic.Uint64
+	done  atomic.Uint64
+	live  atomic.Bool
 
 	// guarded by mu, which is held while delivering
 	mu     sync.Mutex
 	claims sluice.Claims
 	who    identityKey
+	sent   int
 	closed bool
-	told   map[string]time.Time // by table, what tell has said
+	// What is live waits while the end of what was missed is being sent.
+	holding, flooded bool
+	waiting          []sluice.ChangeEvent
+	told             map[string]time.Time // by table, what tell has said
 }
 
 // binding is one entry of a subscription.
@@ -47,8 +62,9 @@ func (s *subscription) identity() (sluice.Claims, identityKey, bool) {
 }
 
 // send delivers, unless the subscription was closed, or moved to another identity
-// than the one that the decision was made for.
-func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved bool) {
+// than the one that the decision was made for. replay tells that the change is one
+// that was missed: those go ahead of what is live.
+func (s *subscription) send(who identityKey, e sluice.ChangeEvent, replay bool) (sent, moved bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -57,8 +73,48 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent) (sent, moved 
 	case s.who != who:
 		return false, true
 	}
+	switch {
+	case replay:
+	case e.At < sluice.LSN(s.start.Load()): // of a run that began before start was moved on
+		return false, false
+	case s.holding:
+		s.wait(e)
+		return true, false
+	}
 	s.deliver(e)
+	s.sent++
 	return true, false
+}
+
+// maxHolding bounds the changes that wait until what was missed is sent.
+const maxHolding = 4096
+
+// wait keeps a live change back; too many are dropped, and read from the ring.
+// Called with mu held.
+func (s *subscription) wait(e sluice.ChangeEvent) {
+	switch {
+	case s.flooded:
+	case len(s.waiting) < maxHolding:
+		s.waiting = append(s.waiting, e)
+	default:
+		s.flooded, s.waiting = true, nil
+	}
+}
+
+// Position implements sluice.LiveSubscription.
+func (s *subscription) Position() sluice.LSN {
+	live, done := s.live.Load(), sluice.LSN(s.done.Load())
+	if !live {
+		return done
+	}
+	return max(done, s.service.settled())
+}
+
+// Confirm implements sluice.LiveSubscription.
+func (s *subscription) Confirm(at sluice.LSN, ref uint64) {
+	if s.place != nil {
+		s.service.places.confirm(s.place, at, ref, time.Now())
+	}
 }
 
 // tell says, once a minute for a table, that changes do not come.
@@ -88,16 +144,30 @@ func (s *subscription) report(r *sluice.Refusal) {
 	}
 }
 
-// Close ends delivery.
-func (s *subscription) Close() {
+// Hold implements sluice.LiveSubscription.
+func (s *subscription) Hold() { s.end(s.service.places.hold) }
+
+// Close implements sluice.LiveSubscription.
+func (s *subscription) Close() { s.end(func(pl *place, _ time.Time) { s.service.places.close(pl) }) }
+
+func (s *subscription) end(leave func(*place, time.Time)) {
 	s.mu.Lock()
 	was := s.closed
 	s.closed = true
 	s.mu.Unlock()
-	if !was {
-		s.service.index.remove(s)
-		s.service.metrics.Subscriptions.Add(-1)
+	if was {
+		return
 	}
+	if s.stop != nil {
+		s.stop()
+	}
+	s.service.index.remove(s) // of one that was not live yet nothing is there
+	now := time.Now()
+	if s.place != nil {
+		leave(s.place, now)
+	}
+	s.service.ring.release(s.tables, now)
+	s.service.metrics.Subscriptions.Add(-1)
 }
 
 type tableName struct{ schema, table string }
@@ -170,17 +240,6 @@ func (x *index) remove(s *subscription) {
 // names are the keys under which bindings for a table may stand.
 func names(schema, table string) [4]tableName {
 	return [4]tableName{{schema, table}, {schema, "*"}, {"*", table}, {"*", "*"}}
-}
-
-func (x *index) wanted(schema, table string) bool {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	for _, k := range names(schema, table) {
-		if len(x.byName[k]) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // find returns the bindings for a table.

@@ -19,7 +19,7 @@ func (r *run) leave() {
 			ch := *w.ch
 			ch.Kind, ch.New = sluice.ChangeDelete, nil
 			rows = append(rows, row{
-				ch: &ch, commit: w.commit, time: w.time, old: w.old, encoded: map[encodeKey][]byte{}, update: len(rows), place: w.place + 1,
+				ch: &ch, commit: w.commit, index: w.index, time: w.time, old: w.old, encoded: map[encodeKey][]byte{}, update: len(rows), place: w.place + 1,
 			})
 		}
 	}

@@ -138,7 +138,7 @@ func (w *row) filtered() []sluice.Value {
 // matched returns the bindings that want change i.
 func (r *run) matched(ctx context.Context, cl *class, c *candidate, i int, out outcome) []*binding {
 	w := &r.rows[i]
-	if w.commit < c.sub.start || w.place < r.from[c.sub] {
+	if !r.replay && w.commit < sluice.LSN(c.sub.start.Load()) || w.place < r.from[c.sub] {
 		return nil
 	}
 	all := true

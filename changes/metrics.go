@@ -24,6 +24,10 @@ type Metrics struct {
 	Runs           atomic.Int64 // transactions of a table that were decided together are one
 	Rows           atomic.Int64 // changes in them
 	GivenUp        atomic.Int64 // changes of tables whose policies are too slow
+	Resumes        atomic.Int64 // subscriptions that went on where they were cut
+	Gaps           atomic.Int64 // and those whose changes were gone
+	Replayed       atomic.Int64 // changes sent to those that went on
+	JournalErrors  atomic.Int64
 
 	workers *workers // fixed after New
 }
@@ -44,6 +48,9 @@ var (
 	descDeliveries    = desc("deliveries_total", "Changes handed to a channel.")
 	descDropped       = desc("dropped_total", "Changes that were not delivered, by reason: given_up by change, policy_error by identity and row.", "reason")
 	descVisible       = desc("commit_waits_total", "Looks at commits that were not visible yet, by result.", "result")
+	descResumes       = desc("resumes_total", "Channels that came back, by result: resumed, or gap when changes were lost.", "result")
+	descReplayed      = desc("replayed_total", "Changes sent to those that came back.")
+	descJournal       = desc("journal_errors_total", "Failed writes of the file of positions.")
 	descTooLarge      = desc("records_cut_total", "Rows sent without their large values.")
 )
 
@@ -74,4 +81,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descVisible, &m.VisibleRetries, "again")
 	counter(descVisible, &m.NotVisible, "given_up")
 	counter(descTooLarge, &m.TooLarge)
+	counter(descResumes, &m.Resumes, "resumed")
+	counter(descResumes, &m.Gaps, "gap")
+	counter(descReplayed, &m.Replayed)
+	counter(descJournal, &m.JournalErrors)
 }

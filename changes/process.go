@@ -97,9 +97,9 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 			return nil
 		}
 		r = newRun(s, t, work.jobs)
-		r.own = own
+		r.own, r.replay = own, work.replay
 		r.from = work.from
-		if r.roster = s.rosterFor(ctx, t, work.bindings); len(r.roster.classes) == 0 {
+		if r.roster = s.rosterFor(ctx, t, work); len(r.roster.classes) == 0 {
 			return nil
 		}
 		if r.roster.left {
@@ -172,6 +172,7 @@ type run struct {
 	identity []int
 
 	own    bool // on the worker of this table alone
+	replay bool // see task
 	waited bool // waitVisible has been called
 
 	// failed tells that PostgreSQL refused a statement about this table, timedOut
@@ -191,6 +192,7 @@ type run struct {
 type row struct {
 	ch       *sluice.Change
 	commit   sluice.LSN
+	index    int            // in the transaction
 	time     time.Time      // of the commit
 	new      []sluice.Value // nil for DELETE
 	old      []sluice.Value // nil when not sent
@@ -239,7 +241,7 @@ func newRun(s *Service, t *table, jobs []job) *run {
 		}
 		for i := range j.changes {
 			ch := &j.changes[i]
-			w := row{ch: ch, commit: j.commit, time: j.time, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
+			w := row{ch: ch, commit: j.commit, index: j.first + i, time: j.time, new: arrange(ch.New), old: arrange(ch.Old), encoded: map[encodeKey][]byte{}}
 			// Under identity FULL the old row knows what the new one left out.
 			if w.old != nil && ch.OldFull {
 				for c := range w.new {

@@ -11,6 +11,7 @@ import (
 // job is a run of changes of one table in one transaction.
 type job struct {
 	commit  sluice.LSN
+	first   int       // index of the first change in the transaction
 	time    time.Time // of the commit
 	xid     uint64
 	rel     *sluice.Relation
@@ -19,8 +20,10 @@ type job struct {
 	bytes   int // what they take, about
 }
 
-func newJob(b *sluice.ChangeBatch, gen uint64, changes []sluice.Change) job {
-	j := job{commit: b.Commit, time: b.CommitTime, xid: b.XID, rel: changes[0].Relation, gen: gen, changes: changes}
+// newJob makes a job of the changes from i to n of a batch.
+func newJob(b *sluice.ChangeBatch, gen uint64, i, n int) job {
+	changes := b.Changes[i:n]
+	j := job{commit: b.Commit, first: b.First + i, time: b.CommitTime, xid: b.XID, rel: changes[0].Relation, gen: gen, changes: changes}
 	for i := range changes {
 		for _, t := range [2][]sluice.Value{changes[i].New, changes[i].Old} {
 			j.bytes += 64

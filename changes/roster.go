@@ -67,10 +67,11 @@ type rosters struct {
 	known map[uint32]*roster // by table
 }
 
-// rosterFor returns the roster of a table, or one of some bindings alone.
-func (s *Service) rosterFor(ctx context.Context, t *table, bindings []*binding) *roster {
-	if bindings != nil {
-		return s.newRoster(ctx, t, bindings)
+// rosterFor returns the roster of a table, or for a replay and for what is decided
+// again one of some bindings alone.
+func (s *Service) rosterFor(ctx context.Context, t *table, work *task) *roster {
+	if work.replay || work.bindings != nil {
+		return s.newRoster(ctx, t, work.bindings)
 	}
 	version := s.index.version(t.def.Schema, t.def.Name)
 	s.rosters.mu.Lock()

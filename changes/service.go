@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +19,8 @@ import (
 type Stream interface {
 	// Live returns nil once what is committed from now on will be handed on.
 	Live(ctx context.Context) error
+	// Handed is the position up to which everything was given to Handle.
+	Handed() sluice.LSN
 }
 
 // Config describes a Service.
@@ -63,6 +67,19 @@ type Config struct {
 	// FingerprintEvery is how often the catalog is compared for what the stream
 	// does not tell: roles and their members. Default 1 s.
 	FingerprintEvery time.Duration
+	// Grace is how long a client that was cut off may come back and miss nothing.
+	// Default 60 s.
+	Grace time.Duration
+	// RingBytes bounds the changes that are kept for that. Default 64 MB.
+	RingBytes int
+	// MaxHeld bounds the subscriptions that are kept for their clients to come
+	// back. Default 20,000.
+	MaxHeld int
+	// Resumes bounds the clients that are sent what they missed at the same time.
+	// Default 8.
+	Resumes int
+	// Journal keeps positions over a restart. nil keeps them in memory alone.
+	Journal *Journal
 }
 
 // Service implements sluice.ChangeFeed and takes the batches of the stream.
@@ -75,9 +92,29 @@ type Service struct {
 	rosters rosters
 	workers *workers
 	open    unsettled
+	ring    *ring
+	places  *places
 	outage  outage
 	noisy   *limiter
 	metrics Metrics
+	resumes chan struct{}   // holds a token for each that may go on
+	ctx     context.Context // ends with Run; what resumes runs under it
+	cancel  context.CancelFunc
+	floor   atomic.Uint64 // see Floor
+
+	given part // owned by Handle
+
+	// guarded by mu
+	mu        sync.Mutex
+	stopped   bool
+	refreshed time.Time      // when the catalog was last invalidated for who came back
+	resuming  sync.WaitGroup // not added to once stopped
+}
+
+// part is a place in the stream: the changes of a transaction before next.
+type part struct {
+	commit sluice.LSN
+	next   int
 }
 
 // New checks cfg. It starts nothing.
@@ -95,15 +132,30 @@ func New(cfg Config) (*Service, error) {
 	def(&cfg.Parallel, 4)
 	def(&cfg.OwnChanges, queueChanges)
 	def(&cfg.MaxRecord, 1<<20)
+	def(&cfg.RingBytes, 64<<20)
+	def(&cfg.MaxHeld, 20_000)
+	def(&cfg.Resumes, 8)
 	for v, d := range map[*time.Duration]time.Duration{
 		&cfg.CheckTimeout: 5 * time.Second, &cfg.VisibleTimeout: 10 * time.Second, &cfg.FingerprintEvery: time.Second,
+		&cfg.Grace:   time.Minute,
 		&cfg.SlowRun: time.Second, &cfg.QuietTime: time.Minute,
 	} {
 		if *v <= 0 {
 			*v = d
 		}
 	}
-	s := &Service{cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin, cfg.User), index: newIndex(), noisy: newLimiter()}
+	now := time.Now()
+	s := &Service{
+		cfg: cfg, log: cfg.Logger, catalog: newCatalog(cfg.Admin, cfg.User), index: newIndex(), noisy: newLimiter(),
+		ring: newRing(cfg.RingBytes, cfg.Grace), places: newPlaces(cfg.Grace, cfg.MaxHeld, cfg.Journal, now), resumes: make(chan struct{}, cfg.Resumes),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for _, pl := range s.places.held { // of an earlier process
+		s.ring.want(pl.names)
+		s.ring.release(pl.names, now)
+	}
+	_, floor := s.places.turn(now, 0)
+	s.floor.Store(uint64(floor))
 	s.workers = newWorkers(&s.cfg)
 	s.metrics.workers = s.workers
 	return s, nil
@@ -112,8 +164,25 @@ func New(cfg Config) (*Service, error) {
 // Metrics returns the counters.
 func (s *Service) Metrics() *Metrics { return &s.metrics }
 
-// Handle takes one batch. Changes of tables that nobody listens to are dropped;
-// the others go to the worker of their table. It blocks while that one is
+// Started notes from where the stream is read. Whoever listens is told of a gap.
+func (s *Service) Started(from sluice.LSN, gap bool) {
+	s.ring.begin(from, gap)
+	if !gap {
+		return
+	}
+	for _, b := range s.index.all() {
+		if b == b.sub.bounds[0] {
+			s.gap(b.sub)
+		}
+	}
+}
+
+// Floor is the position from which the stream has to be read again after a restart,
+// so that who comes back then misses nothing; 0 when nobody may.
+func (s *Service) Floor() sluice.LSN { return sluice.LSN(s.floor.Load()) }
+
+// Handle takes one batch. Changes of tables that nobody listens to are dropped; the
+// others are kept for a while, and go to the worker of their table. It blocks while that one is
 // behind, which holds the stream up; but not for a table with a worker of its own.
 func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	// What a transaction makes of the catalog holds for its rows as well, those
@@ -121,7 +190,12 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	if slices.ContainsFunc(b.Changes, func(c sluice.Change) bool { return c.Kind == sluice.ChangeCatalog }) {
 		s.catalog.invalidate()
 	}
-	for i := 0; i < len(b.Changes); {
+	s.ring.enter(&b)
+	i := 0
+	if b.Commit == s.given.commit { // perhaps a repetition of what was given in part
+		i = min(max(0, s.given.next-b.First), len(b.Changes))
+	}
+	for i < len(b.Changes) {
 		ch := &b.Changes[i]
 		if ch.Kind == sluice.ChangeCatalog {
 			i++
@@ -131,32 +205,42 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 		for n < len(b.Changes) && b.Changes[n].Relation == ch.Relation && b.Changes[n].Kind != sluice.ChangeCatalog {
 			n++
 		}
-		if s.index.wanted(ch.Relation.Schema, ch.Relation.Name) {
-			if err := s.enqueue(ctx, newJob(&b, s.catalog.generation(), b.Changes[i:n])); err != nil {
+		if s.ring.wanted(ch.Relation.Schema, ch.Relation.Name) {
+			j := newJob(&b, s.catalog.generation(), i, n)
+			s.ring.add(j, time.Now())
+			if err := s.enqueue(ctx, j); err != nil {
 				return err
 			}
 		}
+		s.given = part{b.Commit, b.First + n}
 		i = n
 	}
+	s.ring.passed(&b)
 	return nil
 }
 
-// Settled returns the position up to which every change was decided and handed to
-// its subscribers, whatever its table. handed is the position up to which Handle
-// was given everything and has returned: nothing behind it is answered for, and
-// where nothing waits or is being decided it is the answer.
-func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(handed) }
+// settled returns the position up to which every change was decided and handed to
+// its subscribers, whatever its table.
+func (s *Service) settled() sluice.LSN { return s.open.before(s.cfg.Stream.Handed()) }
 
 // Run decides and delivers until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, s.cancel)()
 	s.workers.start(g)
 	for _, q := range s.workers.shared {
 		g.Go(func() error { s.work(ctx, q); return nil })
 	}
 	g.Go(func() error { s.watchPublication(ctx); return nil })
 	g.Go(func() error { s.watchCatalog(ctx); return nil })
-	return g.Wait()
+	g.Go(func() error { s.keepPlaces(ctx); return nil })
+	err := g.Wait()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.cancel()
+	s.resuming.Wait()
+	return err
 }
 
 // watchCatalog compares a fingerprint of what the stream does not tell.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -17,13 +18,16 @@ import (
 
 // Subscribe implements sluice.ChangeFeed.
 func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) (sluice.LiveSubscription, []*sluice.Refusal, error) {
-	sub := &subscription{service: s, topic: req.Topic, deliver: req.Deliver, notify: req.Notify, claims: req.Claims, who: keyOf(req.Claims)}
+	sub := &subscription{service: s, topic: req.Topic, asked: req.Bindings, deliver: req.Deliver, notify: req.Notify, claims: req.Claims, who: keyOf(req.Claims)}
 	for _, b := range req.Bindings {
 		p, err := parseParams(b.Params)
 		if err != nil {
 			return nil, nil, err
 		}
 		sub.bounds = append(sub.bounds, &binding{params: p, id: b.ID, sub: sub})
+		if n := (tableName{p.schema, p.table}); !slices.Contains(sub.tables, n) {
+			sub.tables = append(sub.tables, n)
+		}
 	}
 	gen := s.catalog.generation()
 	notices, err := s.validate(ctx, sub.bounds, req.Claims)
@@ -33,14 +37,17 @@ func (s *Service) Subscribe(ctx context.Context, req sluice.ChangeSubscription) 
 	if err := s.cfg.Stream.Live(ctx); err != nil {
 		return nil, nil, asRefusal(err)
 	}
+	s.ring.want(sub.tables)
 	// The start is asked for first: what commits before it and is read after the
 	// subscription has been added is not its; what commits after Subscribe has
 	// returned is behind both.
-	if sub.start, err = s.position(ctx); err != nil {
+	start, err := s.position(ctx)
+	if err != nil {
+		s.ring.release(sub.tables, time.Now())
 		return nil, nil, asRefusal(err)
 	}
-	s.index.add(sub)
 	s.metrics.Subscriptions.Add(1)
+	s.begin(sub, &req, start)
 	if s.catalog.generation() != gen { // watchPublication may have looked without it
 		signal(s.catalog.changed)
 	}
@@ -61,6 +68,10 @@ func (sub *subscription) SetClaims(ctx context.Context, c sluice.Claims) ([]*slu
 	notices, err := sub.service.validate(ctx, sub.bounds, c)
 	if err != nil {
 		return nil, err
+	}
+	if sub.place != nil {
+		key, durable, _ := keyOfPlace(c, sub.topic, sub.asked, sub.place.conn)
+		sub.service.places.rekey(sub.place, key, durable)
 	}
 	sub.mu.Lock()
 	sub.claims, sub.who = c, keyOf(c)

@@ -72,6 +72,7 @@ type task struct {
 	jobs     []job
 	bindings []*binding // that are still to be served; nil: those of everybody
 	from     map[*subscription]int
+	replay   bool // for one subscription, which has missed it
 }
 
 // enqueue gives a job to the worker of its table, once that has room. For a table
@@ -256,7 +257,7 @@ func (s *Service) giveUp(jobs []job) {
 	}
 	r := sluice.Refuse(sluice.CodePolicyTimeout).WithText("Changes of %s were given up: its policies take too long", table)
 	for _, b := range s.index.find(rel.Schema, rel.Name) {
-		if b.sub.start <= last && (kinds[b.event] || b.event == 0) {
+		if sluice.LSN(b.sub.start.Load()) <= last && (kinds[b.event] || b.event == 0) {
 			b.sub.tell(table, r)
 		}
 	}

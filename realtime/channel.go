@@ -68,13 +68,24 @@ type changes struct {
 	ids      []int64
 	bindings []sluice.ChangeBinding
 	legacy   bool
+	places   bool       // the client wants to know where changes committed
+	from     sluice.LSN // and says from where on it wants them, 0 when not
+	index    int
 
 	// guarded by conn.handleMu
-	sub sluice.LiveSubscription // nil while not live
+	sub       sluice.LiveSubscription // nil while not live
+	left      bool                    // the client left while it was joining
+	mutedAt   sluice.LSN              // where delivery stopped when it was muted, else 0
+	confirmed sluice.LSN              // the client has what committed before
+	pinged    uint32                  // the last ping that it took part in
+	pingedAt  sluice.LSN              // confirmed once that is answered
+	pingedN   uint64                  // and that many deliveries
+	ackedN    uint64                  // deliveries that the client has
 
 	// guarded by mu
 	mu      sync.Mutex
 	live    bool   // the join reply is out
+	sentN   uint64 // deliveries queued
 	tripped uint32 // the last time that changes reached their limit and the client was told
 	failed  bool
 	waiting [][]byte
@@ -112,8 +123,9 @@ func (ch *channel) start(slow func(ctx context.Context), done, cleanup func()) {
 }
 
 // terminate takes the channel out of everything that delivers to it. Called
-// with handleMu held; nothing reaches the channel after it has returned.
-func (ch *channel) terminate() {
+// with handleMu held; nothing reaches the channel after it has returned. With hold
+// its client may come back for the changes that it missed.
+func (ch *channel) terminate(hold bool) {
 	if ch.work != nil {
 		ch.work.cancel()
 	}
@@ -125,14 +137,26 @@ func (ch *channel) terminate() {
 		ch.conn.srv.metrics.Channels.Add(-1)
 	}
 	ch.conn.srv.hub.unsubscribe(ch) // a channel may be held before it is joined
-	ch.closeChanges()
+	ch.closeChanges(hold)
 }
 
-func (ch *channel) closeChanges() {
-	if ch.changes != nil && ch.changes.sub != nil {
-		ch.changes.sub.Close()
-		ch.changes.sub = nil
+// closeChanges ends the channel's part of the change feed.
+func (ch *channel) closeChanges(hold bool) {
+	x := ch.changes
+	if x == nil {
+		return
 	}
+	x.left = x.left || !hold
+	if x.sub == nil {
+		return
+	}
+	ch.confirm()
+	if hold {
+		x.sub.Hold()
+	} else {
+		x.sub.Close()
+	}
+	x.sub = nil
 }
 
 // sendClose sends phx_close for the join that joinRef names.

@@ -41,6 +41,7 @@ type conn struct {
 	lastRead  atomic.Int64 // when the last bytes came
 	writing   atomic.Int64 // since when a write has been under way, 0 when none is
 	checkAt   atomic.Int64 // Unix nanoseconds when the first token expires, 0 never
+	follows   atomic.Bool  // has a channel whose position is confirmed
 	emptyAt   atomic.Int64 // since when it has had no channel although it has tried to join; 0 otherwise
 	connIndex int          // place in Server.conns, guarded by Server.mu
 	parked    atomic.Bool  // no reader runs; who sets it to false starts one
@@ -55,15 +56,20 @@ type conn struct {
 	counted   bool       // among limits.users
 	lastToken verified   // the token that was verified last; channels share its claims
 	sentBack  []string   // topics whose join was sent back once; at most MaxChannels
+	firstRef  uint64     // number of the first message, 0 before it
+	topRef    uint64     // highest number of a message
+	pinged    uint32     // number of the last ping
+	unponged  bool       // which was not answered
 	work      sync.WaitGroup
 
 	// guarded by mu: the queue
 	mu      sync.Mutex
 	queue   *batch
-	bytes   int    // waiting and being written
-	busy    bool   // a writeLoop runs
-	closing bool   // no frame is taken any more
-	why     string // why it was closed as a slow reader
+	bytes   int           // waiting and being written
+	busy    bool          // a writeLoop runs
+	closing bool          // no frame is taken any more
+	why     string        // why it was closed as a slow reader
+	roomy   chan struct{} // closed when there is room again; nil unless awaited
 	writers sync.WaitGroup
 }
 
@@ -165,6 +171,7 @@ func (c *conn) recovered() {
 func (c *conn) locked(m *phoenix.Message) {
 	c.handleMu.Lock()
 	defer c.handleMu.Unlock()
+	c.countRef(m.Ref)
 	c.handle(m)
 }
 
@@ -181,6 +188,8 @@ func (c *conn) control(op ws.OpCode, payload []byte) error {
 	switch op {
 	case ws.OpPing:
 		c.send(controlFrame(ws.OpPong, payload))
+	case ws.OpPong:
+		c.pong(payload)
 	case ws.OpClose:
 		code, reason := ws.ParseCloseFrameData(payload)
 		switch {
@@ -202,7 +211,7 @@ func (c *conn) finish(err error) {
 	c.handleMu.Lock()
 	c.finished = true
 	for _, ch := range c.channels {
-		ch.terminate()
+		ch.terminate(true)
 	}
 	c.channels = nil
 	if c.counted {
@@ -320,6 +329,7 @@ func (c *conn) wrote(b *batch, err error) {
 	putBatch(b)
 	c.mu.Lock()
 	c.bytes -= n
+	c.makeRoom()
 	c.mu.Unlock()
 	if err != nil {
 		c.abort()
@@ -367,6 +377,7 @@ func (c *conn) goodbye(code ws.StatusCode, reason, slow string) bool {
 		return false
 	}
 	c.closing, c.why = true, slow
+	c.makeRoom()
 	if slow != "" {
 		c.dropQueue()
 	}
@@ -393,6 +404,7 @@ func (c *conn) abort() {
 	c.mu.Lock()
 	c.closing = true
 	c.dropQueue()
+	c.makeRoom()
 	c.mu.Unlock()
 	_ = c.nc.Close()
 	c.wake()

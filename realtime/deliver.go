@@ -15,10 +15,14 @@ type subscribed struct {
 	err     error
 }
 
-// close ends a subscription whose channel is gone.
-func (s *subscribed) close() {
-	if s.sub != nil {
+// end ends a subscription whose channel is gone.
+func (s *subscribed) end(ch *channel) {
+	switch {
+	case s.sub == nil:
+	case ch.changes.left:
 		s.sub.Close()
+	default:
+		s.sub.Hold()
 	}
 }
 
@@ -31,7 +35,7 @@ func (ch *channel) prepareChanges(j phoenix.Join) *sluice.Refusal {
 	if err != nil {
 		return sluice.Refuse(sluice.CodeUnknownOnChannel).WithText("%s", err)
 	}
-	x := &changes{raw: j.Changes, ids: ids, legacy: j.Legacy}
+	x := &changes{raw: j.Changes, ids: ids, legacy: j.Legacy, places: j.Positions, from: j.From, index: j.Index}
 	seen := make(map[int64]bool, len(ids))
 	for i, raw := range j.Changes {
 		if !seen[ids[i]] {
@@ -52,13 +56,13 @@ func (ch *channel) joinResponse() []byte {
 }
 
 // subscribe asks the change feed; it blocks until the subscription is live.
-func (ch *channel) subscribe(ctx context.Context, claims sluice.Claims) subscribed {
+func (ch *channel) subscribe(ctx context.Context, claims sluice.Claims, resume *sluice.Resume) subscribed {
 	feed := ch.conn.srv.cfg.Feed
 	if feed == nil {
 		return subscribed{err: sluice.Refuse(sluice.CodeUnableToConnect)}
 	}
 	sub, notices, err := feed.Subscribe(ctx, sluice.ChangeSubscription{
-		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange, Notify: ch.notifyChanges,
+		Claims: claims, Topic: ch.key.Name, Bindings: ch.changes.bindings, Deliver: ch.deliverChange, Notify: ch.notifyChanges, Resume: resume,
 	})
 	return subscribed{sub: sub, notices: notices, err: err}
 }
@@ -84,6 +88,7 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 	case x.live:
 		m.Changes.Add(1)
 		ch.conn.send(frame)
+		x.sentN++
 	case x.failed:
 	case len(x.waiting) > 0 && x.bytes+len(frame) > ch.conn.srv.cfg.QueueBytes, len(x.waiting) >= ch.conn.srv.cfg.QueueFrames:
 		// The client must not believe that it has seen everything.
@@ -114,8 +119,15 @@ func (ch *channel) notifyChanges(r *sluice.Refusal) {
 const maxNotices = 16
 
 func (ch *channel) sayChanges(r *sluice.Refusal) {
-	if r == nil {
+	switch {
+	case r == nil:
 		ch.system(extChanges, phoenix.StatusOK, textSubscribed)
+		return
+	case r.Code == sluice.CodeChangesResumed:
+		ch.system(extChanges, phoenix.StatusOK, r.Text)
+		return
+	case r.Code == sluice.CodeChangesGap: // the remedy is for the application, whatever explain says
+		ch.system(extChanges, statusWarning, r.Explain())
 		return
 	}
 	ch.system(extChanges, phoenix.StatusError, ch.conn.srv.reason(r))
@@ -124,6 +136,9 @@ func (ch *channel) sayChanges(r *sluice.Refusal) {
 func (x *changes) appendEvent(dst []byte, v phoenix.Version, topic string, e sluice.ChangeEvent) []byte {
 	if x.legacy {
 		return phoenix.AppendMessage(dst, v, "", "", topic, e.Type, e.Data)
+	}
+	if x.places {
+		return phoenix.AppendChangeAt(dst, v, topic, e.IDs, e.Data, e.At, e.Index)
 	}
 	return phoenix.AppendChange(dst, v, topic, e.IDs, e.Data)
 }
@@ -141,11 +156,14 @@ func (ch *channel) releaseChanges() {
 		ch.conn.send(frame)
 	}
 	ch.conn.srv.metrics.Changes.Add(int64(len(x.waiting)))
+	x.sentN += uint64(len(x.waiting))
 	x.waiting, x.bytes = nil, 0
 	for _, r := range x.notices {
 		ch.sayChanges(r)
 	}
 	x.notices = nil
+	ch.conn.follows.Store(true)
+	ch.conn.gotRoom()
 }
 
 const textSubscribed = "Subscribed to PostgreSQL"

@@ -84,14 +84,15 @@ func (c *conn) leave(ch *channel, m *phoenix.Message) {
 	if m.JoinRef != ch.joinRef {
 		return
 	}
-	c.drop(ch)
+	c.drop(ch, false)
 	c.reply(m.JoinRef, m.Ref, m.Topic, phoenix.StatusOK, emptyResponse)
 	ch.sendClose(ch.joinRef)
 }
 
-// drop takes ch off the socket: nothing is delivered to it afterwards.
-func (c *conn) drop(ch *channel) {
-	ch.terminate()
+// drop takes ch off the socket: nothing is delivered to it afterwards. With hold
+// its client may come back for what it missed.
+func (c *conn) drop(ch *channel, hold bool) {
+	ch.terminate(hold)
 	for i, other := range c.channels {
 		if other == ch {
 			c.channels = append(c.channels[:i], c.channels[i+1:]...)
@@ -128,7 +129,7 @@ func (c *conn) rearm() {
 // clients do not come back by themselves after it.
 func (c *conn) shutdown(ch *channel, extension, text string) {
 	c.srv.log.Warn("channel shut down", append(c.logAttrs(ch), sluice.LogCode, "ChannelShutdown", "text", text)...)
-	c.drop(ch)
+	c.drop(ch, false)
 	ch.system(extension, phoenix.StatusError, text)
 	ch.sendClose(ch.joinRef)
 }
@@ -136,7 +137,7 @@ func (c *conn) shutdown(ch *channel, extension, text string) {
 // fail ends a channel with phx_error: the client joins again by itself.
 func (c *conn) fail(ch *channel, reason string) {
 	c.srv.log.Warn("channel failed", append(c.logAttrs(ch), "text", reason)...)
-	c.drop(ch)
+	c.drop(ch, true)
 	c.sendText(96+len(ch.topic)+len(reason), func(dst []byte) []byte {
 		return phoenix.AppendError(dst, c.vsn, ch.joinRef, ch.topic, reason)
 	})

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,7 +196,10 @@ type client struct {
 	cond   *sync.Cond
 	inbox  []msg
 	pongs  []string
-	code   ws.StatusCode // of the close frame
+	pings  int
+	deaf   bool                          // answers no ping
+	stall  atomic.Pointer[chan struct{}] // no more is read until it is closed
+	code   ws.StatusCode                 // of the close frame
 	reason string
 	err    error // why reading ended
 }
@@ -230,6 +234,9 @@ func (w *world) client(nc net.Conn, r io.Reader, v phoenix.Version) *client {
 
 func (c *client) read(r io.Reader) {
 	for {
+		if stall := c.stall.Load(); stall != nil {
+			<-*stall
+		}
 		f, err := ws.ReadFrame(r) //lint:ignore SA1019 the peer is our own server
 		c.mu.Lock()
 		switch {
@@ -242,6 +249,14 @@ func (c *client) read(r io.Reader) {
 			c.err = errors.New("closed")
 		case f.Header.OpCode == ws.OpPong:
 			c.pongs = append(c.pongs, string(f.Payload))
+		case f.Header.OpCode == ws.OpPing:
+			c.pings++
+			if !c.deaf {
+				c.mu.Unlock()
+				werr := c.write(ws.NewPongFrame(f.Payload))
+				c.mu.Lock()
+				c.err = werr
+			}
 		case f.Header.OpCode == ws.OpBinary:
 			c.inbox = append(c.inbox, msg{Binary: f.Payload})
 		default:
@@ -281,9 +296,18 @@ func (c *client) decode(p []byte) (m msg, err error) {
 // raw sends a frame as a client does, masked.
 func (c *client) raw(f ws.Frame) {
 	c.t.Helper()
-	if err := ws.WriteFrame(c.nc, ws.MaskFrame(f)); err != nil {
+	if err := c.write(f); err != nil {
 		c.t.Logf("send: %v", err)
 	}
+}
+
+// write sends a frame in one piece: the test and the reader may both write.
+func (c *client) write(f ws.Frame) error {
+	b, err := ws.CompileFrame(ws.MaskFrame(f))
+	if err == nil {
+		_, err = c.nc.Write(b)
+	}
+	return err
 }
 
 func (c *client) text(s string) { c.t.Helper(); c.raw(ws.NewTextFrame([]byte(s))) }
@@ -307,6 +331,15 @@ func (c *client) pushRef(joinRef, ref any, topic, event, payload string) {
 	}
 	c.text(string(b))
 }
+
+func (c *client) setDeaf(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deaf = on
+}
+
+// pong answers the ping with number n.
+func (c *client) pong(n byte) { c.raw(ws.NewPongFrame([]byte{0, 0, 0, n})) }
 
 // join sends phx_join, whose join_ref is its ref, and returns that.
 func (c *client) join(topic, payload string) string {
@@ -421,6 +454,43 @@ type fakeSub struct {
 	mu     sync.Mutex
 	claims []sluice.Claims
 	closed int
+	held   int
+	at     sluice.LSN // Position
+	has    sluice.LSN // Confirm
+	ref    uint64
+}
+
+func (s *fakeSub) Position() sluice.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
+}
+
+func (s *fakeSub) Confirm(at sluice.LSN, ref uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.has, s.ref = at, ref
+}
+
+func (s *fakeSub) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	s.held++
+}
+
+// move sets the position up to which the feed has delivered.
+func (s *fakeSub) move(at sluice.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = at
+}
+
+// state returns what the client has confirmed, and whether it may come back.
+func (s *fakeSub) state() (has sluice.LSN, ref uint64, held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.has, s.ref, s.held > 0
 }
 
 func (f *fakeFeed) wait(ctx context.Context) error {

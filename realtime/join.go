@@ -28,7 +28,7 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 	var replaced *phoenix.Ref
 	if old != nil {
 		replaced = &old.joinRef
-		c.drop(old)
+		c.drop(old, true)
 	}
 	joinRef := m.JoinRef
 	if joinRef == "" {
@@ -54,7 +54,7 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 	}
 	var refusal *sluice.Refusal
 	var live subscribed
-	claims, ref, read := ch.claims, m.Ref, ch.readProbe()
+	claims, ref, read, resume := ch.claims, m.Ref, ch.readProbe(), ch.resumption()
 	ch.start(func(ctx context.Context) {
 		if ch.key.Private {
 			refusal = ch.authorize(ctx, read)
@@ -63,7 +63,7 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 			refusal = ch.load(ctx)
 		}
 		if refusal == nil && ch.changes != nil {
-			live = ch.subscribe(ctx, claims)
+			live = ch.subscribe(ctx, claims, resume)
 		}
 	}, func() {
 		if ch.changes != nil {
@@ -79,7 +79,7 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 		}
 		switch {
 		case refusal != nil:
-			c.drop(ch)
+			c.drop(ch, true)
 			ch.refuseJoin(ref, refusal, replaced)
 		case ch.changes == nil:
 			ch.accept(ref, replaced, nil)
@@ -87,7 +87,7 @@ func (c *conn) join(old *channel, m *phoenix.Message) {
 			ch.accept(ref, replaced, &live)
 		}
 	}, func() {
-		live.close()
+		live.end(ch)
 		c.srv.hub.unsubscribe(ch)
 	})
 }

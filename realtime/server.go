@@ -166,6 +166,10 @@ func (s *Server) sweep() {
 			}
 			c.handleMu.Unlock()
 		}
+		if c.follows.Load() && c.handleMu.TryLock() {
+			c.confirmChanges()
+			c.handleMu.Unlock()
+		}
 		c.mu.Lock()
 		queued += c.bytes
 		c.mu.Unlock()

@@ -192,7 +192,10 @@ func (c *conn) mute(ch *channel, text string) {
 		return
 	}
 	ch.expired = true
-	ch.closeChanges()
+	if x := ch.changes; x != nil && x.sub != nil {
+		x.mutedAt = x.sub.Position()
+	}
+	ch.closeChanges(true)
 	c.srv.log.Info("channel muted: token expired", c.logAttrs(ch)...)
 	ch.retained = c.srv.hub.mute(ch, func() { ch.system(extSystem, phoenix.StatusError, text) })
 	c.rearm()
@@ -224,16 +227,17 @@ func (ch *channel) refreshChanges(wasExpired bool) {
 			notices, err = sub.SetClaims(ctx, claims)
 		}, func() {
 			ch.refreshed(wasExpired, notices, err)
-		}, sub.Close)
+		}, func() {}) // whoever dropped the channel has ended it
 		return
 	}
 	var live subscribed
+	resume := ch.resumption()
 	ch.start(func(ctx context.Context) {
-		live = ch.subscribe(ctx, claims)
+		live = ch.subscribe(ctx, claims, resume)
 	}, func() {
-		ch.changes.sub = live.sub
+		ch.changes.sub, ch.changes.mutedAt = live.sub, 0
 		ch.refreshed(wasExpired, live.notices, live.err)
-	}, live.close)
+	}, func() { live.end(ch) })
 }
 
 func (ch *channel) refreshed(wasExpired bool, notices []*sluice.Refusal, err error) {
@@ -243,7 +247,7 @@ func (ch *channel) refreshed(wasExpired bool, notices []*sluice.Refusal, err err
 		return
 	}
 	if err != nil {
-		ch.closeChanges()
+		ch.closeChanges(false)
 	}
 	if wasExpired {
 		ch.resume()

@@ -58,6 +58,15 @@ func TestRestart(t *testing.T) {
 	runScript(t, s, control(t, s), "node/restart.test.mjs")
 }
 
+// TestResume cuts connections, kills Sluice and stops PostgreSQL while rows are
+// written.
+func TestResume(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	s := newStack(t)
+	runScript(t, s, control(t, s), "node/resume.test.mjs")
+}
+
 // TestTokensClose runs the script on tokens that expire with the original's way
 // of closing their channels; TestClients runs it with Sluice's own.
 func TestTokensClose(t *testing.T) {

@@ -87,7 +87,7 @@ func TestMessagesPassChanges(t *testing.T) {
 	if diff := cmp.Diff(want, eventsOf(messages.wait(t, n))); diff != "" {
 		t.Error(diff)
 	}
-	confirmed := r.State().Confirmed
+	confirmed := r.State().Handed
 	db.Exec("select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1", "sluice_"+db.Name)
 	send(n, n+10)
 	if diff := cmp.Diff(want, eventsOf(messages.wait(t, n+10))); diff != "" {

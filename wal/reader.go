@@ -35,6 +35,24 @@ type Config struct {
 	// answers the server and must not block. The same rows come by Handle too,
 	// for users who publish that table. nil drops them.
 	Messages func(ctx context.Context, b sluice.ChangeBatch) error
+	// Floor is the oldest position that may still be asked for, 0 for none: the
+	// position confirmed to the server stays at or before it, so that a restart
+	// reads again from there. May be nil.
+	Floor func() sluice.LSN
+	// MaxHeld bounds in bytes how much WAL the floor may hold back; past it the
+	// position goes on all the same, loudly. Default 256 MB.
+	MaxHeld int64
+	// Started is told, before a stream begins, from where: what committed before
+	// is not handed on any more, except what was already. gap tells that some of
+	// it never was. May be nil.
+	Started func(from sluice.LSN, gap bool)
+	// MessagesFrom is asked once, before the first stream: rows inserted into
+	// realtime.messages that committed before it have been broadcast by an
+	// earlier process. May be nil.
+	MessagesFrom func() sluice.LSN
+	// Failover makes a new slot one that standbys keep up with, so that it
+	// survives a failover. PostgreSQL 17 or later; before it is refused.
+	Failover bool
 	// StatusEvery is how often the position is confirmed. Default 5 s; the
 	// server gives up after wal_sender_timeout, 60 s.
 	StatusEvery time.Duration
@@ -45,8 +63,11 @@ type Config struct {
 // State is what the reader knows of itself.
 type State struct {
 	Streaming bool
-	Confirmed sluice.LSN // handed on and acknowledged
+	Handed    sluice.LSN // everything before it was handed on
+	Confirmed sluice.LSN // told to the server: from here it would send again
+	Server    sluice.LSN // the server's own position, when it last spoke
 	Gaps      int        // times that changes were given up
+	LetGo     int        // times that more WAL was held back than MaxHeld allows
 	Err       error      // why it does not stream
 }
 
@@ -75,6 +96,9 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.StatusEvery == 0 {
 		cfg.StatusEvery = 5 * time.Second
 	}
+	if cfg.MaxHeld == 0 {
+		cfg.MaxHeld = 256 << 20
+	}
 	switch {
 	case cfg.URL == "" || cfg.Handle == nil || cfg.Logger == nil:
 		return nil, errors.New("wal needs URL, Handle and Logger")
@@ -93,6 +117,9 @@ func (r *Reader) State() State {
 	defer r.mu.Unlock()
 	return r.state
 }
+
+// Handed returns the position up to which everything was given to Handle.
+func (r *Reader) Handed() sluice.LSN { return r.State().Handed }
 
 // Live returns nil once the slot is being streamed: what is committed from then
 // on will be handed to Handle. It waits until ctx ends; the error then is a
@@ -128,6 +155,9 @@ func (r *Reader) setStreaming(on bool, err error) {
 // committed meanwhile.
 func (r *Reader) Run(ctx context.Context) error {
 	s := &session{r: r}
+	if r.cfg.MessagesFrom != nil {
+		s.messages.commit = r.cfg.MessagesFrom()
+	}
 	var wait backoff.Backoff
 	var said string
 	for {

@@ -58,48 +58,47 @@ type slotInfo struct {
 	activePID                   int
 	ours                        bool // the active process is one of ours
 	sameDatabase                bool
+	confirmed                   sluice.LSN
 }
 
-// prepare makes sure that publication and slot are there and free. had tells that
-// the slot was there before: if it is gone, so is what it kept.
-func (r *Reader) prepare(ctx context.Context, conn *pgconn.PgConn, had bool) error {
+// prepare makes sure that publication and slot are there and free, and returns
+// from where the slot would be streamed. had tells that the slot was there before:
+// if it is gone, so is what it kept.
+func (r *Reader) prepare(ctx context.Context, conn *pgconn.PgConn, had bool) (sluice.LSN, error) {
 	if err := r.checkServer(ctx, conn); err != nil {
-		return err
+		return 0, err
 	}
 	deadline := time.Now().Add(takeOverAfter)
 	for {
 		info, err := r.slot(ctx, conn)
 		switch {
 		case err != nil:
-			return err
+			return 0, err
 		case info == nil:
 			if had {
 				r.gap("the slot was dropped by somebody else; what was committed until it is made again is lost")
 			}
 			return r.create(ctx, conn)
 		case !info.sameDatabase:
-			return fmt.Errorf("slot %q belongs to database %q: choose another slot name, or drop it there: %w", r.cfg.Slot, info.database, sluice.ErrConflict)
+			return 0, fmt.Errorf("slot %q belongs to database %q: choose another slot name, or drop it there: %w", r.cfg.Slot, info.database, sluice.ErrConflict)
 		case info.plugin != "pgoutput":
-			return fmt.Errorf("slot %q uses the plugin %q, not pgoutput: choose another slot name, or drop it: %w", r.cfg.Slot, info.plugin, sluice.ErrConflict)
+			return 0, fmt.Errorf("slot %q uses the plugin %q, not pgoutput: choose another slot name, or drop it: %w", r.cfg.Slot, info.plugin, sluice.ErrConflict)
 		case info.walStatus == "lost":
-			if err := r.recreate(ctx, conn); err != nil {
-				return err
-			}
-			return nil
+			return r.recreate(ctx, conn)
 		case info.activePID == 0:
-			return nil
+			return info.confirmed, nil
 		case !info.ours:
-			return fmt.Errorf("slot %q is in use by process %d, which is not Sluice; end it with: select pg_terminate_backend(%d): %w", r.cfg.Slot, info.activePID, info.activePID, sluice.ErrConflict)
+			return 0, fmt.Errorf("slot %q is in use by process %d, which is not Sluice; end it with: select pg_terminate_backend(%d): %w", r.cfg.Slot, info.activePID, info.activePID, sluice.ErrConflict)
 		case time.Now().After(deadline):
 			r.log.Warn("ending the replication connection of an earlier Sluice", "pid", info.activePID)
 			if _, err := query(ctx, conn, "select pg_terminate_backend("+strconv.Itoa(info.activePID)+")"); err != nil {
-				return pg.Wrap(err, "end the earlier replication connection")
+				return 0, pg.Wrap(err, "end the earlier replication connection")
 			}
 			deadline = time.Now().Add(takeOverAfter)
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		case <-time.After(slotPoll):
 		}
 	}
@@ -136,7 +135,8 @@ func (r *Reader) syncPublication(ctx context.Context, conn *pgconn.PgConn) error
 func (r *Reader) slot(ctx context.Context, conn *pgconn.PgConn) (*slotInfo, error) {
 	rows, err := query(ctx, conn, fmt.Sprintf(`
 select coalesce(s.database, ''), coalesce(s.plugin, ''), coalesce(s.wal_status, ''), coalesce(s.active_pid, 0),
-       coalesce(a.application_name = '%s', false), coalesce(s.database = current_database(), false)
+       coalesce(a.application_name = '%s', false), coalesce(s.database = current_database(), false),
+       coalesce(s.confirmed_flush_lsn, '0/0')::text
   from pg_replication_slots s left join pg_stat_activity a on a.pid = s.active_pid
  where s.slot_name = '%s'`, appName, r.cfg.Slot))
 	if err != nil {
@@ -147,31 +147,60 @@ select coalesce(s.database, ''), coalesce(s.plugin, ''), coalesce(s.wal_status, 
 	}
 	row := rows[0]
 	pid, _ := strconv.Atoi(string(row[3])) // the server sends a number
+	confirmed, err := sluice.ParseLSN(string(row[6]))
+	if err != nil {
+		return nil, fmt.Errorf("look at slot %q: %w", r.cfg.Slot, err)
+	}
 	return &slotInfo{
-		database: string(row[0]), plugin: string(row[1]), walStatus: string(row[2]),
+		confirmed: confirmed,
+		database:  string(row[0]), plugin: string(row[1]), walStatus: string(row[2]),
 		activePID: pid, ours: string(row[4]) == "t", sameDatabase: string(row[5]) == "t",
 	}, nil
 }
 
-func (r *Reader) create(ctx context.Context, conn *pgconn.PgConn) error {
-	_, err := pglogrepl.CreateReplicationSlot(ctx, conn, r.cfg.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-		Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
-	})
+func (r *Reader) create(ctx context.Context, conn *pgconn.PgConn) (sluice.LSN, error) {
+	options, err := r.slotOptions(ctx, conn)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := query(ctx, conn, fmt.Sprintf(`CREATE_REPLICATION_SLOT "%s" LOGICAL pgoutput %s`, r.cfg.Slot, options))
 	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "53400" {
-		return fmt.Errorf("create slot %q: all of max_replication_slots are in use; drop unused ones or raise it: %w", r.cfg.Slot, err)
+	switch {
+	case errors.As(err, &pe) && pe.Code == "53400":
+		return 0, fmt.Errorf("create slot %q: all of max_replication_slots are in use; drop unused ones or raise it: %w", r.cfg.Slot, err)
+	case err != nil:
+		return 0, pg.Wrap(err, "create slot %q", r.cfg.Slot)
+	case len(rows) != 1 || len(rows[0]) < 2:
+		return 0, fmt.Errorf("create slot %q: the server did not say where it begins", r.cfg.Slot)
 	}
-	if err == nil {
-		r.log.Info("slot created")
+	r.log.Info("slot created")
+	return sluice.ParseLSN(string(rows[0][1])) // consistent_point
+}
+
+// failoverVersion is the first server that keeps slots through a failover.
+const failoverVersion = 170000
+
+// slotOptions returns the end of CREATE_REPLICATION_SLOT. Servers before 15 would
+// want another spelling; they are not supported.
+func (r *Reader) slotOptions(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	if !r.cfg.Failover {
+		return "(SNAPSHOT 'nothing')", nil
 	}
-	return pg.Wrap(err, "create slot %q", r.cfg.Slot)
+	rows, err := query(ctx, conn, "select current_setting('server_version_num')")
+	if err != nil {
+		return "", pg.Wrap(err, "ask for the server's version")
+	}
+	if version, _ := strconv.Atoi(string(rows[0][0])); version < failoverVersion {
+		return "", fmt.Errorf("a slot that survives a failover needs PostgreSQL 17, this is %d: switch the failover option off: %w", version/10000, sluice.ErrInvalid)
+	}
+	return "(SNAPSHOT 'nothing', FAILOVER true)", nil
 }
 
 // recreate replaces a slot whose WAL the server has thrown away.
-func (r *Reader) recreate(ctx context.Context, conn *pgconn.PgConn) error {
+func (r *Reader) recreate(ctx context.Context, conn *pgconn.PgConn) (sluice.LSN, error) {
 	r.gap("the server has removed WAL that the slot still needed; changes are lost. Raise max_slot_wal_keep_size")
 	if err := pglogrepl.DropReplicationSlot(ctx, conn, r.cfg.Slot, pglogrepl.DropReplicationSlotOptions{}); err != nil {
-		return pg.Wrap(err, "drop lost slot %q", r.cfg.Slot)
+		return 0, pg.Wrap(err, "drop lost slot %q", r.cfg.Slot)
 	}
 	return r.create(ctx, conn)
 }

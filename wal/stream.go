@@ -21,11 +21,14 @@ import (
 // connection may repeat what came before; each lane skips what it has had.
 type session struct {
 	r *Reader
-	// handed is the position up to which everything was handed on whole.
-	handed            sluice.LSN
+	// handed is the position up to which everything was handed on whole, flushed
+	// the one that the server was told last. It never goes back: the server may
+	// have removed what is before it.
+	handed, flushed   sluice.LSN
 	changes, messages part
 	healed            int  // times in a row that the publication was made again
 	had               bool // the slot was streamed at least once
+	over              bool // more is held back than MaxHeld allows
 }
 
 // Bounds of what waits between the stream and Handle. Past them the stream is
@@ -51,7 +54,8 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 		return err
 	}
 	defer closeConn(conn)
-	if err := s.r.prepare(ctx, conn, s.had); err != nil {
+	from, err := s.r.prepare(ctx, conn, s.had)
+	if err != nil {
 		return err
 	}
 	ref, err := currentXID(ctx, conn)
@@ -67,7 +71,13 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 	if err != nil {
 		return pg.Wrap(err, "start streaming slot %q", s.r.cfg.Slot)
 	}
-	s.had = true
+	// What was confirmed was handed on: a slot that begins behind that has lost
+	// what is in between.
+	gap := s.had && from > s.handed
+	s.had, s.handed, s.flushed = true, max(s.handed, from), max(s.flushed, from)
+	if s.r.cfg.Started != nil {
+		s.r.cfg.Started(from, gap)
+	}
 	streaming()
 	s.r.setStreaming(true, nil)
 	s.r.log.Info("change stream is up")
@@ -89,7 +99,7 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 	close(c.out)
 	<-ended
 	c.goodbye(ctx)
-	s.handed = max(s.handed, c.confirmed)
+	s.handed = max(s.handed, c.handed)
 	return err
 }
 
@@ -116,9 +126,11 @@ type connection struct {
 	wake    chan struct{} // holds a token when handLoop has got on
 
 	// owned by receiveLoop
-	asm       assembler
-	confirmed sluice.LSN
-	lastSent  time.Time
+	asm      assembler
+	handed   sluice.LSN
+	lastSent time.Time
+	asked    int       // answers asked for since askedAt
+	askedAt  time.Time // see closing
 
 	// counted up by receiveLoop, which alone looks at them, down by handLoop
 	waiting atomic.Int64 // hand-overs that are not done
@@ -180,8 +192,12 @@ func (c *connection) copyData(ctx context.Context, data []byte) error {
 				return err
 			}
 		}
+		c.server(sluice.LSN(k.ServerWALEnd))
 		if k.ReplyRequested {
 			c.confirm()
+			if c.closing() {
+				return errServerStops
+			}
 			return c.status(ctx)
 		}
 	case pglogrepl.XLogDataByteID:
@@ -190,6 +206,7 @@ func (c *connection) copyData(ctx context.Context, data []byte) error {
 		if err != nil {
 			return fmt.Errorf("read WAL data: %w", err)
 		}
+		c.server(sluice.LSN(x.ServerWALEnd))
 		m, err := pgoutput.Decode(x.WALData)
 		if err != nil {
 			return err
@@ -287,26 +304,86 @@ func (c *connection) confirm() { c.reach(sluice.LSN(c.reached.Load())) }
 
 // reach notes that everything before end was handed on.
 func (c *connection) reach(end sluice.LSN) {
-	if end > c.confirmed {
-		c.confirmed = end
+	if end > c.handed {
+		c.handed = end
 		r := c.session.r
 		r.mu.Lock()
-		r.state.Confirmed = end
+		r.state.Handed = end
 		r.mu.Unlock()
 	}
+}
+
+// server notes the server's own position.
+func (c *connection) server(at sluice.LSN) {
+	r := c.session.r
+	r.mu.Lock()
+	r.state.Server = max(r.state.Server, at)
+	r.mu.Unlock()
+}
+
+// flush returns the position that the server may be told: what was handed on, as
+// far as nobody may ask for it again.
+func (c *connection) flush() sluice.LSN {
+	s := c.session
+	r := s.r
+	at := c.handed
+	if r.cfg.Floor != nil {
+		if floor := r.cfg.Floor(); floor != 0 {
+			at = min(at, floor)
+		}
+	}
+	over := c.handed > at && int64(c.handed-at) > r.cfg.MaxHeld
+	if over {
+		at = c.handed - sluice.LSN(r.cfg.MaxHeld)
+	}
+	if over && !s.over {
+		r.mu.Lock()
+		r.state.LetGo++
+		r.mu.Unlock()
+		r.log.Error("more WAL is held back for clients that may come back than the budget allows; letting go",
+			"budget", r.cfg.MaxHeld, sluice.LogLSN, at.String())
+	}
+	s.over = over
+	s.flushed = max(s.flushed, at)
+	r.mu.Lock()
+	r.state.Confirmed = s.flushed
+	r.mu.Unlock()
+	return s.flushed
+}
+
+// errServerStops ends a connection that a stopping server waits for.
+var errServerStops = errors.New("the server asks for everything to be confirmed, as it does before it stops")
+
+// A stopping server does not end before its receivers have confirmed everything,
+// and asks again as soon as it is answered: so many times within so long.
+const (
+	askedTooOften = 5
+	askedWithin   = time.Second
+)
+
+// closing reports whether the server waits for a confirmation that it will not
+// get now, because a position is held: hanging up lets it stop, and the slot keeps
+// the position.
+func (c *connection) closing() bool {
+	now := time.Now()
+	if now.Sub(c.askedAt) > askedWithin {
+		c.askedAt, c.asked = now, 0
+	}
+	c.asked++
+	return c.asked > askedTooOften && c.flush() < c.handed
 }
 
 // status tells the server the position.
 func (c *connection) status(ctx context.Context) error {
 	c.lastSent = time.Now()
-	if c.confirmed == 0 {
-		c.confirmed = c.session.handed
+	if c.handed == 0 {
+		c.handed = c.session.handed
 	}
-	lsn := pglogrepl.LSN(c.confirmed)
+	at := c.flush()
 	err := pglogrepl.SendStandbyStatusUpdate(ctx, c.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: lsn, WALFlushPosition: lsn, WALApplyPosition: lsn,
+		WALWritePosition: pglogrepl.LSN(max(c.handed, at)), WALFlushPosition: pglogrepl.LSN(at), WALApplyPosition: pglogrepl.LSN(at),
 	})
-	return pg.Wrap(err, "confirm position %s", c.confirmed)
+	return pg.Wrap(err, "confirm position %s", at)
 }
 
 // goodbye confirms what was handed on before an orderly end.

@@ -40,6 +40,9 @@ type serveConfig struct {
 	// mailer delivers what Auth mails; nil is none. templates are its own mails.
 	mailer    auth.Mailer
 	templates map[string]auth.Template
+	// positions is the file that keeps clients' positions over a restart; empty
+	// keeps them in memory alone.
+	positions string
 }
 
 // serve brings the services up in the order in which they depend on one another
@@ -75,6 +78,17 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	// A change goes slot → wal → cluster → changes → realtime → socket. Each
 	// step is given the next one; what closes the circle (a message that realtime
 	// publishes comes back to it from the bus) is called through a closure.
+	resume, err := resumeConfig(os.LookupEnv, cfg.positions)
+	if err != nil {
+		return err
+	}
+	journal, err := openJournal(ctx, admin, resume.journal)
+	if err != nil {
+		return err
+	}
+	if journal != nil {
+		defer journal.Close()
+	}
 	var feed *changes.Service
 	var rt *realtime.Server
 	bus := cluster.NewLocal(cluster.Handlers{
@@ -82,7 +96,15 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		Messages:  func(b sluice.ChangeBatch) { rt.DeliverRows(b) },
 		Changes:   func(ctx context.Context, b sluice.ChangeBatch) error { return feed.Handle(ctx, b) },
 	})
-	reader, err := wal.New(wal.Config{URL: cfg.adminURL, Handle: bus.PublishChanges, Messages: bus.PublishMessages, Logger: cfg.log})
+	walConfig := wal.Config{
+		URL: cfg.adminURL, Handle: bus.PublishChanges, Messages: bus.PublishMessages, Logger: cfg.log,
+		Started: func(from sluice.LSN, gap bool) { feed.Started(from, gap) }, Floor: func() sluice.LSN { return feed.Floor() },
+		MaxHeld: resume.wal, Failover: resume.failover,
+	}
+	if journal != nil {
+		walConfig.MessagesFrom = journal.Mark
+	}
+	reader, err := wal.New(walConfig)
 	if err != nil {
 		return err
 	}
@@ -90,7 +112,9 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if err != nil {
 		return err
 	}
-	if feed, err = changes.New(changes.Config{Admin: admin, User: deciders, Stream: reader, Verify: verify, Logger: cfg.log}); err != nil {
+	if feed, err = changes.New(changes.Config{
+		Admin: admin, User: deciders, Stream: reader, Verify: verify, Logger: cfg.log, Grace: resume.grace, RingBytes: resume.memory, Journal: journal,
+	}); err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
@@ -105,7 +129,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	if rt, err = realtime.New(rtConfig); err != nil {
 		return err
 	}
-	registry.MustRegister(rt.Metrics(), feed.Metrics())
+	registry.MustRegister(rt.Metrics(), feed.Metrics(), keptCollector{feed, reader})
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {

@@ -95,7 +95,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 			adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
 			userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
 			authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
-			mailer:   mailer, templates: mailTemplates(p),
+			mailer:   mailer, templates: mailTemplates(p), positions: f.positions(),
 		},
 	}
 	if o.chat {

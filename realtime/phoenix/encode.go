@@ -133,6 +133,15 @@ func AppendChange(dst []byte, v Version, topic string, ids []int64, data []byte)
 	return appendTail(dst, v, "")
 }
 
+// AppendChangeAt is AppendChange for a client that asked for positions: data begins
+// with where its transaction committed and the change's place in it.
+func AppendChangeAt(dst []byte, v Version, topic string, ids []int64, data []byte, at sluice.LSN, index int) []byte {
+	with := append(make([]byte, 0, len(data)+64), `{"commit_lsn":"`...)
+	with = append(append(with, at.String()...), `","commit_index":`...)
+	with = append(strconv.AppendInt(with, int64(index), 10), ',')
+	return AppendChange(dst, v, topic, ids, append(with, data[1:]...)) // data is an object with members
+}
+
 // EncodeError says that a message has no form in a protocol version; it is not
 // sent to receivers of that version.
 type EncodeError struct {

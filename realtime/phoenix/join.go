@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
+
+	"github.com/sluice-dev/sluice"
 )
 
 // Join is the payload of phx_join.
@@ -24,6 +26,12 @@ type Join struct {
 	// PresenceKey is empty when the server chooses one.
 	PresenceKey     string
 	PresenceEnabled bool
+	// Positions is set when the client wants to know where each change committed,
+	// From and Index when it says from where on it wants changes (config member
+	// sluice_resume, ours alone).
+	Positions bool
+	From      sluice.LSN
+	Index     int
 	// Changes are the postgres_changes objects, exactly as sent; null entries
 	// are gone.
 	Changes []json.RawMessage
@@ -81,6 +89,9 @@ func ParseJoin(payload []byte, maxChanges int) (Join, error) {
 		return j, err
 	}
 	j.presence(cfg["presence"])
+	if err := j.resume(cfg["sluice_resume"]); err != nil {
+		return j, err
+	}
 	return j, j.changes(cfg["postgres_changes"], maxChanges)
 }
 
@@ -161,6 +172,35 @@ func (j *Join) presence(raw json.RawMessage) {
 		return
 	}
 	j.PresenceKey = s
+}
+
+// resume reads true, or {"lsn": "0/16B3748", "index": 3}: the change behind the last
+// one that the client has. A wrong one fails the join: its client would miss rows.
+func (j *Join) resume(raw json.RawMessage) error {
+	if len(raw) == 0 || IsNull(raw) || string(raw) == "false" {
+		return nil
+	}
+	j.Positions = true
+	if string(raw) == "true" {
+		return nil
+	}
+	m, ok := members(raw)
+	if !ok {
+		return &JoinError{"config.sluice_resume is neither true nor an object"}
+	}
+	text, ok := str(m["lsn"])
+	at, err := sluice.ParseLSN(text)
+	if !ok || err != nil || at == 0 {
+		return &JoinError{"config.sluice_resume.lsn is no position such as 0/16B3748"}
+	}
+	index := 0
+	if raw := m["index"]; len(raw) > 0 && !IsNull(raw) {
+		if index, err = strconv.Atoi(string(raw)); err != nil || index < 0 {
+			return &JoinError{"config.sluice_resume.index is no number of a change"}
+		}
+	}
+	j.From, j.Index = at, index
+	return nil
 }
 
 func (j *Join) changes(raw json.RawMessage, maxChanges int) error {

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { createHmac, randomUUID } from 'node:crypto';
 import http from 'node:http';
+import net from 'node:net';
 import { WebSocket } from 'ws';
 import * as current from '@supabase/supabase-js';
 import * as old from 'supabase-js-2.75.0';
@@ -33,8 +34,8 @@ export const PASSWORD = 'sluice-chat';
 const opened = [];
 
 /** A client without stored session; end() closes all of them. */
-export function client(version = 'current', key = env.publishable, options = {}) {
-  const c = versions[version](env.url, key, {
+export function client(version = 'current', key = env.publishable, { url = env.url, ...options } = {}) {
+  const c = versions[version](url, key, {
     ...options,
     auth: { persistSession: false, autoRefreshToken: false, ...options.auth },
     realtime: { transport: globalThis.WebSocket, ...options.realtime },
@@ -222,6 +223,25 @@ export class Socket {
   close() {
     this.ws.terminate();
   }
+}
+
+/** A TCP proxy before the stack, whose connections can be cut: { url, cut, close }. */
+export function proxy() {
+  const target = new URL(env.url);
+  const sockets = new Set();
+  const server = net.createServer((from) => {
+    const to = net.connect(target.port, target.hostname);
+    for (const [a, b] of [[from, to], [to, from]]) {
+      sockets.add(a);
+      a.on('error', () => {});
+      a.on('close', () => { sockets.delete(a); b.destroy(); });
+      a.pipe(b);
+    }
+  });
+  const cut = () => { for (const s of sockets) s.destroy(); };
+  return new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve({
+    url: `http://127.0.0.1:${server.address().port}`, cut, close: () => { cut(); server.close(); },
+  })));
 }
 
 // ── tokens ──────────────────────────────────────────────────────────────────
