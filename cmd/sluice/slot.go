@@ -95,8 +95,12 @@ func printSlot(w io.Writer, s *wal.SlotStatus) error {
 		limit = size(s.Limit)
 	}
 	for _, row := range [][2]string{
-		{"Slot", s.Slot}, {"Database", s.Database}, {"Read by", reader}, {"Confirmed", s.Flushed.String()},
-		{"WAL kept", size(s.Kept) + " (" + s.WAL + ")"}, {"Limit", limit},
+		{"Slot", s.Slot},
+		{"Database", s.Database},
+		{"Read by", reader},
+		{"Confirmed", s.Flushed.String()},
+		{"WAL kept", size(s.Kept) + " (" + s.WAL + ")"},
+		{"Limit", limit},
 	} {
 		if _, err := fmt.Fprintf(w, "%-10s %s\n", row[0], row[1]); err != nil {
 			return err
