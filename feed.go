@@ -52,6 +52,8 @@ type Resume struct {
 	// changes before Index, it has.
 	From  LSN
 	Index int
+	// Seen are changes that the client has behind From; see LiveSubscription.
+	Seen []Seen
 	// Room waits until the receiver can take more, while changes that were
 	// missed are sent. Deliver does not block, so that this has to.
 	Room func(ctx context.Context) error
@@ -67,6 +69,14 @@ type ChangeEvent struct {
 	// shared by all receivers. Read-only.
 	Data json.RawMessage
 	// At is where the change's transaction committed, Index its place there.
+	At    LSN
+	Index int
+	Table uint32 // oid
+}
+
+// Seen is the last change of a table that was delivered.
+type Seen struct {
+	Table uint32
 	At    LSN
 	Index int
 }
@@ -90,6 +100,9 @@ type LiveSubscription interface {
 	// Position is up to where everything was delivered: each change that the
 	// subscription may see and that committed before it.
 	Position() LSN
+	// Seen is what was delivered behind Position: the changes of a table come in
+	// order, and one table may be ahead of another.
+	Seen() []Seen
 	// Confirm says that the client has received everything that committed
 	// before at, and ref as the highest number of its messages.
 	Confirm(at LSN, ref uint64)

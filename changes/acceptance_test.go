@@ -2,12 +2,15 @@ package changes_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -205,4 +208,54 @@ func TestMembershipAndMessageInOneTransaction(t *testing.T) {
 		}
 	}
 	t.Logf("%d transactions, %d waits for visibility", n, f.Metrics().VisibleRetries.Load())
+}
+
+// A row that is written the moment a subscription stands arrives, under a policy
+// of every tier. SLUICE_TEST_LONG=10000 runs as many.
+func TestSubscribeThenWriteAtOnce(t *testing.T) {
+	t.Parallel()
+	n := 400
+	if s := os.Getenv("SLUICE_TEST_LONG"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	db := pgtest.New(t)
+	db.ExecAs("postgres", chat)
+	db.Exec("insert into public.members values (1, $1)", user(1))
+	f := newFeed(t, db)
+	const workers = 4
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			conn, err := pgx.Connect(context.Background(), string(db.URL("postgres")))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close(context.Background())
+			for i := w; i < n; i += workers {
+				got := make(chan struct{}, 1)
+				sub, _, err := f.Subscribe(t.Context(), sluice.ChangeSubscription{
+					Claims: claimsOf("authenticated", user(1)), Topic: "t",
+					Bindings: []sluice.ChangeBinding{{ID: 1, Params: json.RawMessage(fmt.Sprintf(`{"event":"INSERT","schema":"public","table":"messages","filter":"id=eq.%d"}`, i))}},
+					Deliver:  func(sluice.ChangeEvent) { got <- struct{}{} },
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := conn.Exec(context.Background(), "insert into public.messages values ($1, 1, null, '')", i); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-got:
+				case <-time.After(30 * time.Second):
+					t.Errorf("row %d did not arrive", i)
+				}
+				sub.Close()
+			}
+		}()
+	}
+	wg.Wait()
 }

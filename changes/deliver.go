@@ -111,7 +111,7 @@ func (r *run) sendTo(h *hit, i int, old oldForm) bool {
 			columns = nil
 		}
 		e := sluice.ChangeEvent{IDs: ids, Type: r.rows[i].ch.Kind.String(), Data: r.encoded(h.cl.role, columns, i, out, old)}
-		e.At, e.Index = r.rows[i].commit, r.rows[i].index
+		e.At, e.Index, e.Table = r.rows[i].commit, r.rows[i].index, r.t.oid
 		sent, moved := h.c.sub.send(h.g.key, e, r.replay)
 		if moved {
 			return false

@@ -2,6 +2,7 @@ package changes
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type subscription struct {
 	asked   []sluice.ChangeBinding
 	bounds  []*binding
 	tables  []tableName
+	before  []sluice.Seen      // delivered by an earlier one on the same socket
 	place   *place             // nil when it cannot be resumed
 	stop    context.CancelFunc // ends the sending of what was missed; nil without it
 
@@ -33,6 +35,7 @@ type subscription struct {
 	claims sluice.Claims
 	who    identityKey
 	sent   int
+	seen   []sluice.Seen // the last change of each table
 	closed bool
 	// What is live waits while the end of what was missed is being sent.
 	holding, flooded bool
@@ -74,6 +77,8 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent, replay bool) 
 		return false, true
 	}
 	switch {
+	case replay && s.had(e):
+		return false, false
 	case replay:
 	case e.At < sluice.LSN(s.start.Load()): // of a run that began before start was moved on
 		return false, false
@@ -81,9 +86,43 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent, replay bool) 
 		s.wait(e)
 		return true, false
 	}
+	s.hand(e)
+	return true, false
+}
+
+// hand delivers. Called with mu held.
+func (s *subscription) hand(e sluice.ChangeEvent) {
 	s.deliver(e)
 	s.sent++
-	return true, false
+	for i := range s.seen {
+		if s.seen[i].Table == e.Table {
+			s.seen[i].At, s.seen[i].Index = e.At, e.Index
+			return
+		}
+	}
+	if len(s.seen) < maxSeen {
+		s.seen = append(s.seen, sluice.Seen{Table: e.Table, At: e.At, Index: e.Index})
+	}
+}
+
+// maxSeen bounds the tables of which a subscription knows the last change.
+const maxSeen = 64
+
+// had reports whether a change was delivered before delivery stopped.
+func (s *subscription) had(e sluice.ChangeEvent) bool {
+	for _, h := range s.before {
+		if h.Table == e.Table {
+			return e.At < h.At || e.At == h.At && e.Index <= h.Index
+		}
+	}
+	return false
+}
+
+// Seen implements sluice.LiveSubscription.
+func (s *subscription) Seen() []sluice.Seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.seen)
 }
 
 // maxHolding bounds the changes that wait until what was missed is sent.

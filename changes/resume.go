@@ -23,6 +23,7 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 			}
 		}
 		asked = before != nil
+		sub.before, sub.seen = r.Seen, slices.Clone(r.Seen)
 		if r.From != 0 {
 			from, index, asked = min(r.From, start), r.Index, true
 		}
@@ -151,8 +152,7 @@ func (sub *subscription) release() bool {
 	}
 	for _, e := range sub.waiting {
 		if !sub.closed {
-			sub.deliver(e)
-			sub.sent++
+			sub.hand(e)
 		}
 	}
 	sub.holding, sub.waiting = false, nil

@@ -76,6 +76,7 @@ type changes struct {
 	sub       sluice.LiveSubscription // nil while not live
 	left      bool                    // the client left while it was joining
 	mutedAt   sluice.LSN              // where delivery stopped when it was muted, else 0
+	seen      []sluice.Seen           // what was delivered behind mutedAt
 	confirmed sluice.LSN              // the client has what committed before
 	pinged    uint32                  // the last ping that it took part in
 	pingedAt  sluice.LSN              // confirmed once that is answered

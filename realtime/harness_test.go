@@ -460,6 +460,8 @@ type fakeSub struct {
 	ref    uint64
 }
 
+func (s *fakeSub) Seen() []sluice.Seen { return nil }
+
 func (s *fakeSub) Position() sluice.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()

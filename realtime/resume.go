@@ -38,7 +38,7 @@ func (ch *channel) resumption() *sluice.Resume {
 	x := ch.changes
 	r := &sluice.Resume{Conn: ch.conn.id, First: ch.conn.firstRef, From: x.from, Index: x.index, Room: ch.room}
 	if x.mutedAt != 0 {
-		r.From, r.Index = x.mutedAt, 0
+		r.From, r.Index, r.Seen = x.mutedAt, 0, x.seen
 	}
 	return r
 }

@@ -115,7 +115,7 @@ func (ch *channel) setClaims(v verified) {
 // Texts of ours in system messages about tokens.
 const (
 	textOtherUser = "The new token belongs to another user; leave the channel and join it again"
-	textResumed   = "Token was refreshed; messages sent while it had expired were not delivered"
+	textResumed   = "Token was refreshed; broadcasts sent while it had expired were not delivered, changes follow"
 )
 
 // accessToken acts on an access_token event. There is never a reply.
@@ -192,10 +192,14 @@ func (c *conn) mute(ch *channel, text string) {
 		return
 	}
 	ch.expired = true
+	var sub sluice.LiveSubscription
 	if x := ch.changes; x != nil && x.sub != nil {
-		x.mutedAt = x.sub.Position()
+		sub, x.mutedAt = x.sub, x.sub.Position()
 	}
 	ch.closeChanges(true)
+	if sub != nil { // nothing is delivered any more
+		ch.changes.seen = sub.Seen()
+	}
 	c.srv.log.Info("channel muted: token expired", c.logAttrs(ch)...)
 	ch.retained = c.srv.hub.mute(ch, func() { ch.system(extSystem, phoenix.StatusError, text) })
 	c.rearm()

@@ -147,6 +147,12 @@ func (c *connection) receiveLoop(ctx context.Context) error {
 	if err := c.status(ctx); err != nil {
 		return err
 	}
+	// A context for every message costs more than reading it. The deadline stands
+	// until the next status, or ctx moves it into the past; it is set before ctx is
+	// looked at, so that the end is not missed.
+	var deadline time.Time
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	for {
 		c.confirm()
 		if time.Since(c.lastSent) >= every {
@@ -154,9 +160,16 @@ func (c *connection) receiveLoop(ctx context.Context) error {
 				return err
 			}
 		}
-		wait, cancel := context.WithDeadline(ctx, c.lastSent.Add(every))
-		msg, err := c.conn.ReceiveMessage(wait)
-		cancel()
+		if next := c.lastSent.Add(every); next != deadline {
+			deadline = next
+			if err := c.conn.Conn().SetReadDeadline(deadline); err != nil {
+				return fmt.Errorf("wait for the change stream: %w", err)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		msg, err := c.conn.ReceiveMessage(context.Background())
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
