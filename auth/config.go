@@ -65,6 +65,11 @@ type Config struct {
 	// EnablePhone is the phone provider, PhoneAutoconfirm as for email.
 	EnablePhone, PhoneAutoconfirm bool
 
+	// Providers are where users may sign in besides, by name: one that is known, or
+	// custom:NAME. EnableManualLinking lets users add and remove identities.
+	Providers           map[string]Provider
+	EnableManualLinking bool
+
 	// Mailer delivers mail. nil is none: what needs a mail fails with 500 and
 	// stores nothing.
 	Mailer Mailer
@@ -81,7 +86,8 @@ type Config struct {
 	DoubleConfirmChanges bool
 	// Templates are the project's own mails by name (confirmation, invite,
 	// magic_link, recovery, email_change, reauthentication) and the notifications
-	// (password_changed, email_changed) that are sent.
+	// (password_changed, email_changed, identity_linked, identity_unlinked) that are
+	// sent.
 	Templates map[string]Template
 
 	// Hooks are called at custom_access_token, before_user_created,

@@ -190,3 +190,22 @@ func ReadHook(answer []byte) (status int) {
 
 // AuditQuery reads the parameter of the audit list.
 var AuditQuery = auditQuery
+
+// MayFetch and Outbound guard requests to other servers.
+var (
+	MayFetch = mayFetch
+	Outbound = outbound
+)
+
+// AzureVerified decides about the address in an ID token of an Azure at base.
+func AzureVerified(base string, edov any) bool {
+	text, err := json.Marshal(map[string]any{"email": "a@example.com", "xms_edov": edov})
+	if err != nil {
+		panic(err) // of a test
+	}
+	var c idClaims
+	if err := json.Unmarshal(text, &c); err != nil {
+		panic(err) // the same
+	}
+	return azureEmail(&provider{base: base}, c)
+}

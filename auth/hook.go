@@ -58,6 +58,7 @@ type hook struct {
 	schema, function string   // of pg-functions
 	url              string   // of a request
 	keys             [][]byte // that sign it
+	client           *http.Client
 }
 
 var hookName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
@@ -78,7 +79,7 @@ func newHook(h Hook) (*hook, error) {
 	default:
 		return nil, errors.New("write pg-functions://, https://, or http:// to this machine")
 	}
-	out := &hook{url: h.URI}
+	out := &hook{url: h.URI, client: outbound(u.Hostname())}
 	for secret := range strings.SplitSeq(string(h.Secrets), "|") {
 		text, found := strings.CutPrefix(strings.TrimSpace(secret), "v1,whsec_")
 		key, err := base64.StdEncoding.DecodeString(text)
@@ -196,7 +197,7 @@ func (s *Server) postOnce(ctx context.Context, h *hook, body []byte) ([]byte, er
 	r.Header.Set("webhook-id", id)
 	r.Header.Set("webhook-timestamp", at)
 	r.Header.Set("webhook-signature", h.sign(id, at, body))
-	res, err := hookClient.Do(r)
+	res, err := h.client.Do(r)
 	if err != nil {
 		return nil, err
 	}
@@ -221,9 +222,6 @@ func (s *Server) postOnce(ctx context.Context, h *hook, body []byte) ([]byte, er
 	}
 	return answer, nil
 }
-
-// hookClient follows no redirect: it would lead where nobody agreed to.
-var hookClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // sign signs by every secret, so that they can be changed one after the other.
 func (h *hook) sign(id, at string, body []byte) string {

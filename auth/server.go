@@ -24,6 +24,7 @@ type Server struct {
 
 	redirects *redirects
 	templates *templates
+	providers map[string]*provider
 	hooks     map[string]*hook // by point
 	hookPause time.Duration    // between two tries of a request
 	mailing   chan struct{}    // one for each transaction that waits for a mail server
@@ -45,6 +46,7 @@ func New(cfg Config) (*Server, error) {
 		mux:       http.NewServeMux(),
 		templates: &templates{own: cfg.Templates, log: cfg.Logger},
 		mailing:   make(chan struct{}, mailsAtOnce),
+		providers: map[string]*provider{},
 		hooks:     map[string]*hook{},
 		hookPause: 2 * time.Second,
 
@@ -63,6 +65,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	if s.redirects, err = newRedirects(cfg.SiteURL, cfg.RedirectURLs); err != nil {
 		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
+	}
+	for name, p := range cfg.Providers {
+		if s.providers[name], err = newProvider(name, p, cfg.ExternalURL+"/callback", cfg.Now); err != nil {
+			return nil, fmt.Errorf("auth: provider %q: %w: %w", name, err, sluice.ErrInvalid)
+		}
 	}
 	for point, h := range cfg.Hooks {
 		if !slices.Contains([]string{hookToken, hookBeforeUser, hookAfterUser, hookPassword, hookMFA, hookMail}, point) {
@@ -141,6 +148,10 @@ func (s *Server) routes() {
 		"/invite":                           {"POST": s.admin(s.invite)},
 		"/admin/generate_link":              {"POST": s.admin(s.generateLink)},
 		"/admin/audit":                      {"GET": s.admin(s.adminAudit)},
+		"/authorize":                        {"GET": s.authorize},
+		"/callback":                         {"GET": s.callback, "POST": s.callback},
+		"/user/identities/authorize":        {"GET": s.linkIdentity},
+		"/user/identities/{identity}":       {"DELETE": s.unlinkIdentity},
 		"/factors":                          {"POST": s.enroll},
 		"/factors/{factor}":                 {"DELETE": s.unenroll},
 		"/factors/{factor}/challenge":       {"POST": s.challenge},

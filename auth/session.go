@@ -97,6 +97,9 @@ type grant struct {
 	methods      []amr
 	refreshToken string
 	method       string // how this token came about, for the claims' hook
+
+	// providerToken and providerRefresh are of the provider that was signed in with.
+	providerToken, providerRefresh string
 }
 
 // signIn opens a session for u, whose password hash is the one that was checked.
@@ -142,6 +145,9 @@ type tokenResponse struct {
 	RefreshToken string        `json:"refresh_token"`
 	User         *user         `json:"user"`
 	WeakPassword *weakPassword `json:"weak_password,omitempty"`
+
+	ProviderToken   string `json:"provider_token,omitempty"`
+	ProviderRefresh string `json:"provider_refresh_token,omitempty"`
 }
 
 type weakPassword struct {
@@ -202,7 +208,7 @@ func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
 	return &tokenResponse{
 		AccessToken: access, TokenType: "bearer",
 		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: expires.Unix(),
-		RefreshToken: g.refreshToken, User: u,
+		RefreshToken: g.refreshToken, User: u, ProviderToken: g.providerToken, ProviderRefresh: g.providerRefresh,
 	}, nil
 }
 

@@ -332,6 +332,10 @@ func (s *Server) confirmAddress(ctx context.Context, tx pg.Tx, u *user, provider
 		return err
 	}
 	u.UserMetadata = u.UserMetadata.set(provider+"_verified", true)
+	return s.makePermanent(ctx, tx, u)
+}
+
+func (s *Server) makePermanent(ctx context.Context, tx pg.Tx, u *user) error {
 	if !u.IsAnonymous {
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -44,7 +43,7 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		fragment = s.errorValues(r, err)
 	case out.code != "":
-		return sendTo(w, r, landing(target, url.Values{"code": {out.code}}, nil))
+		return sendTo(w, r, http.StatusSeeOther, landing(target, url.Values{"code": {out.code}}, nil))
 	case out.grant == nil:
 		fragment = url.Values{"message": {halfChanged}}
 	default:
@@ -53,11 +52,8 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 			fragment = s.errorValues(r, err)
 			break
 		}
-		fragment = url.Values{
-			"access_token": {t.AccessToken}, "token_type": {t.TokenType}, "refresh_token": {t.RefreshToken},
-			"expires_in": {strconv.FormatInt(t.ExpiresIn, 10)}, "expires_at": {strconv.FormatInt(t.ExpiresAt, 10)},
-			"type": {out.kind},
-		}
+		fragment = fragmentOf(t)
+		fragment.Set("type", out.kind)
 	}
 	if pkce {
 		query = url.Values{}
@@ -66,7 +62,7 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	fragment.Set("sb", "") // marks the address as ours
-	return sendTo(w, r, landing(target, query, fragment))
+	return sendTo(w, r, http.StatusSeeOther, landing(target, query, fragment))
 }
 
 // halfChanged tells that one of two confirmations has arrived.
@@ -81,8 +77,15 @@ var errorClasses = map[int]string{
 	http.StatusServiceUnavailable:  "temporarily_unavailable",
 }
 
+// deniedCodes are told as access_denied, whatever their status is.
+var deniedCodes = map[string]bool{"signup_disabled": true, "user_banned": true, "provider_email_needs_verification": true}
+
 // errorValues describes an error to the application that a browser is sent to.
 func (s *Server) errorValues(r *http.Request, err error) url.Values {
+	var said *errProviderSays
+	if errors.As(err, &said) {
+		return url.Values{"error": {said.word}, "error_description": {said.text}}
+	}
 	var e *apiError
 	if !errors.As(err, &e) {
 		e = databaseError(err, errUnexpected).(*apiError)
@@ -91,6 +94,9 @@ func (s *Server) errorValues(r *http.Request, err error) url.Values {
 	v := url.Values{"error_code": {e.code}, "error_description": {e.message}}
 	if class, found := errorClasses[e.status]; found {
 		v.Set("error", class)
+	}
+	if deniedCodes[e.code] {
+		v.Set("error", "access_denied")
 	}
 	return v
 }

@@ -180,10 +180,30 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
 		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
 		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
-		RateLimits:       auth.RateLimits{Email: mailLimit(a)},
-		Hooks:            authHooks(a),
+		RateLimits: auth.RateLimits{Email: mailLimit(a)},
+		Hooks:      authHooks(a),
+		Providers:  authProviders(a, cfg.log), EnableManualLinking: a.EnableManualLinking,
 		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
+}
+
+// authProviders are the providers that are on. One that Auth does not serve stops
+// nobody: requests for it are answered as for a disabled one.
+func authProviders(a project.Auth, log *slog.Logger) map[string]auth.Provider {
+	out := map[string]auth.Provider{}
+	for name, p := range a.External {
+		switch {
+		case !p.Enabled:
+		case !auth.Serves(name):
+			log.Warn("a provider of [auth.external] is not served; requests for it are answered as for a disabled one", "provider", name)
+		default:
+			out[name] = auth.Provider{
+				ClientID: p.ClientID, Secret: sluice.Secret(p.Secret), RedirectURI: p.RedirectURI, URL: p.URL,
+				SkipNonceCheck: p.SkipNonceCheck, EmailOptional: p.EmailOptional,
+			}
+		}
+	}
+	return out
 }
 
 // authHooks are the hooks that are on.
