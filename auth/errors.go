@@ -90,6 +90,13 @@ var (
 	errSavingNewUser     = refuse(500, "unexpected_failure", "Database error saving new user")
 	errNoSMSProvider     = refuse(500, "unexpected_failure", "Unable to get SMS provider")
 
+	errSendingText  = refuse(422, "sms_send_failed", "Error sending %s OTP to provider: %s")
+	errTextLimit    = refuse(429, "over_sms_send_rate_limit", "SMS rate limit exceeded")
+	errTextInterval = refuse(429, "over_sms_send_rate_limit", "For security purposes, you can only request this after %d seconds.")
+
+	errCaptcha       = refuse(400, "captcha_failed", "captcha protection: request disallowed (%s)")
+	errCaptchaFailed = refuse(500, "unexpected_failure", "captcha verification process failed")
+
 	errGrantType        = refuse(400, "invalid_credentials", "unsupported_grant_type")
 	errLoginBoth        = refuse(400, "validation_failed", "Only an email address or phone number should be provided on login.")
 	errLoginNeither     = refuse(400, "validation_failed", "missing email or phone")
@@ -194,7 +201,6 @@ var (
 	errPasswordRejected = refuse(400, "invalid_credentials", "Further password verification attempts will be rejected.")
 	errMFARejected      = refuse(403, "mfa_verification_rejected", "Further MFA verification attempts will be rejected.")
 
-	errNotServed       = refuse(501, "feature_disabled", "%s is not served by this version of Sluice")
 	errSAMLDisabled    = refuse(404, "saml_provider_disabled", "SAML 2.0 is disabled")
 	errPasskeyDisabled = refuse(404, "passkey_disabled", "Passkeys are disabled")
 	errManualLinking   = refuse(404, "manual_linking_disabled", "Manual linking is disabled")
@@ -239,6 +245,10 @@ var (
 	errTooManyFactors    = refuse(422, "too_many_enrolled_mfa_factors", "Maximum number of verified factors reached, unenroll to continue")
 	errEnrollAAL         = refuse(403, "insufficient_aal", "AAL2 required to enroll a new factor")
 	errUnenrollAAL       = refuse(422, "insufficient_aal", "AAL2 required to unenroll verified factor")
+	errPhoneFactor       = refuse(422, "mfa_verified_factor_exists", "A verified phone factor already exists, unenroll the existing factor to continue")
+	errVerifyPhone       = refuse(422, "mfa_phone_verify_not_enabled", "MFA verification is disabled for Phone")
+	errVerifyWebAuthn    = refuse(422, "mfa_webauthn_verify_not_enabled", "MFA verification is disabled for WebAuthn")
+	errPhoneCode         = refuse(422, "mfa_verification_failed", "Invalid MFA Phone code entered")
 	errVerifyTOTP        = refuse(422, "mfa_totp_verify_not_enabled", "MFA verification is disabled for TOTP")
 	errFactorCode        = refuse(400, "validation_failed", "Code needs to be non-empty")
 	errTOTPCode          = refuse(422, "mfa_verification_failed", "Invalid TOTP code entered")
@@ -378,10 +388,7 @@ func (s *Server) logFailure(r *http.Request, e *apiError, err error) {
 // refusalCode is the value of X-Sluice-Code: the word that clients know, or the
 // refusal table's where the situation is ours alone.
 func refusalCode(e *apiError) string {
-	switch e.status {
-	case http.StatusNotImplemented:
-		return string(sluice.CodeNotServed)
-	case http.StatusMethodNotAllowed:
+	if e.status == http.StatusMethodNotAllowed {
 		return string(sluice.CodeMethodNotServed)
 	}
 	if errors.Is(e, errRouteNotFound) {

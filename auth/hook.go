@@ -44,6 +44,7 @@ const (
 	hookPassword   = "password_verification_attempt"
 	hookMFA        = "mfa_verification_attempt"
 	hookMail       = "send_email"
+	hookSMS        = "send_sms"
 )
 
 const (
@@ -265,17 +266,14 @@ type decision struct {
 func (d decision) rejects() bool { return d.Decision == "reject" }
 
 // customClaims lets the project's hook write the claims of an access token.
-func (s *Server) customClaims(ctx context.Context, g *grant, claims map[string]any) (map[string]any, error) {
+func (s *Server) customClaims(ctx context.Context, tx pg.Tx, g *grant, claims map[string]any) (map[string]any, error) {
 	if s.hooks[hookToken] == nil {
 		return claims, nil
 	}
 	var out struct {
 		Claims map[string]any `json:"claims"`
 	}
-	err := s.inTx(ctx, func(tx pg.Tx) error {
-		_, err := s.ask(ctx, tx, hookToken, map[string]any{"user_id": g.user.ID, "claims": claims, "authentication_method": g.method}, &out)
-		return err
-	})
+	_, err := s.ask(ctx, tx, hookToken, map[string]any{"user_id": g.user.ID, "claims": claims, "authentication_method": g.method}, &out)
 	if err != nil {
 		return nil, databaseError(err, errHook)
 	}

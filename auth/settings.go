@@ -41,6 +41,7 @@ func (s *Server) settings(w http.ResponseWriter, _ *http.Request) error {
 		DisableSignup:     !s.cfg.EnableSignup,
 		MailerAutoconfirm: s.cfg.EmailAutoconfirm,
 		PhoneAutoconfirm:  s.cfg.PhoneAutoconfirm,
+		SMSProvider:       s.cfg.SMS.Provider,
 	})
 	return nil
 }

@@ -42,6 +42,10 @@ var subjects = map[string]string{
 
 	"identity_linked":   "A new way to sign in was added",
 	"identity_unlinked": "A way to sign in was removed",
+
+	"phone_changed":         "Your phone number has been changed",
+	"mfa_factor_enrolled":   "A second factor was added",
+	"mfa_factor_unenrolled": "A second factor was removed",
 }
 
 //go:embed templates/*.html

@@ -15,7 +15,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch grantType {
 	case "password":
-		return s.passwordGrant(w, r)
+		return s.human(s.passwordGrant)(w, r)
 	case "refresh_token":
 		return s.refresh(w, r)
 	case "pkce":

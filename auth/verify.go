@@ -169,16 +169,13 @@ func (s *Server) useHash(r *http.Request, kind, hash string, byCode bool) (*outc
 	})
 }
 
-// useCode uses the digits of a mail. That there is no such user, no such type or
+// useCode uses the digits of a mail or a message. That there is no such user, no such type or
 // no such code is one answer.
 func (s *Server) useCode(r *http.Request, body *verifyBody) (*outcome, error) {
-	accepted := purposesOf(body.Type)
 	if body.Phone != "" {
-		if _, err := phoneOf(body.Phone); err != nil {
-			return nil, err
-		}
-		return nil, errCodeExpired // no codes are sent to phones
+		return s.useText(r, body)
 	}
+	accepted := purposesOf(body.Type)
 	email, err := emailOf(body.Email)
 	switch {
 	case err != nil:
@@ -234,7 +231,7 @@ func (s *Server) useToken(r *http.Request, kind string, byCode bool, find func(c
 		if err != nil || half {
 			return err
 		}
-		if before.Email != p.user.Email {
+		if before.Email != p.user.Email || before.Phone != p.user.Phone {
 			changed = &before
 		}
 		if byCode {
@@ -247,13 +244,15 @@ func (s *Server) useToken(r *http.Request, kind string, byCode bool, find func(c
 	switch {
 	case uniqueViolation(err) == "users_email_partial_key":
 		return nil, errEmailExists.because(err)
+	case uniqueViolation(err) == "users_phone_key":
+		return nil, errPhoneExists.because(err)
 	case err != nil:
 		return nil, databaseError(err, errUpdatingUser)
 	case refused != nil:
 		return nil, refused
 	}
 	if changed != nil {
-		s.emailChanged(ctx, changed)
+		s.addressChanged(ctx, changed)
 	}
 	return out, nil
 }
@@ -273,7 +272,12 @@ func resolvedKind(kind string, p purpose) string {
 // tells that another confirmation is missing, so that nobody is signed in.
 func (s *Server) accept(ctx context.Context, tx pg.Tx, p *proof, from client) (half bool, err error) {
 	switch p.purpose {
+	case toChangePhone:
+		return false, s.acceptPhoneChange(ctx, tx, p.user, from)
 	case toConfirm:
+		if isPhone(p.address) {
+			return false, s.acceptPhone(ctx, tx, p.user, from)
+		}
 		return false, s.acceptConfirmation(ctx, tx, p.user, from)
 	case toRecover:
 		return false, s.acceptRecovery(ctx, tx, p.user, from)

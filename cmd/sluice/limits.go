@@ -71,3 +71,18 @@ func setLimits(cfg *realtime.Config, lookup func(string) (string, bool)) error {
 	flag("SLUICE_REALTIME_COMPRESSION", &cfg.Compression)
 	return errors.Join(errs...)
 }
+
+// anonymousLife is how long anonymous users who do not come back are kept: for ever,
+// unless the environment says so. Users have data that goes with them.
+func anonymousLife(lookup func(string) (string, bool)) (time.Duration, error) {
+	const name = "SLUICE_AUTH_ANONYMOUS_LIFE"
+	text, _ := lookup(name)
+	if text == "" {
+		return 0, nil
+	}
+	life, err := time.ParseDuration(text)
+	if err != nil || life < time.Hour {
+		return 0, fmt.Errorf("%s is %q: it must be a time of an hour or more, such as 720h", name, text)
+	}
+	return life, nil
+}

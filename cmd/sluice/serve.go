@@ -40,6 +40,8 @@ type serveConfig struct {
 	// mailer delivers what Auth mails; nil is none. templates are its own mails.
 	mailer    auth.Mailer
 	templates map[string]auth.Template
+	// texter delivers messages to phones; nil is none.
+	texter auth.Texter
 }
 
 // serve brings the services up in the order in which they depend on one another
@@ -105,7 +107,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
-		authServer, err := auth.New(authConfig(cfg, authPool))
+		ac := authConfig(cfg, authPool)
+		if ac.AnonymousLife, err = anonymousLife(os.LookupEnv); err != nil {
+			return err
+		}
+		authServer, err := auth.New(ac)
 		if err != nil {
 			return err
 		}
@@ -180,9 +186,19 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
 		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
 		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
-		RateLimits: auth.RateLimits{Email: mailLimit(a)},
+		RateLimits: auth.RateLimits{Email: mailLimit(a), SMS: textLimit(a)},
+		Captcha:    authCaptcha(a),
 		Hooks:      authHooks(a),
 		Providers:  authProviders(a, cfg.log), EnableManualLinking: a.EnableManualLinking,
+		EnablePhone: a.SMS.EnableSignup, PhoneAutoconfirm: !a.SMS.EnableConfirmations,
+		SMS: auth.SMS{
+			Texter: cfg.texter, Provider: textProvider(a), WhatsApp: a.SMS.Twilio.Enabled, Template: a.SMS.Template,
+			Interval: time.Duration(a.SMS.MaxFrequency), CodeExpiry: localTextExpiry, TestCodes: a.SMS.TestOTP,
+		},
+		EnablePhoneEnroll: a.MFA.Phone.EnrollEnabled, EnablePhoneVerify: a.MFA.Phone.VerifyEnabled,
+		PhoneFactor: auth.SMS{
+			Template: a.MFA.Phone.Template, Interval: time.Duration(a.MFA.Phone.MaxFrequency), CodeLength: a.MFA.Phone.OTPLength,
+		},
 		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
 }
@@ -210,11 +226,40 @@ func authProviders(a project.Auth, log *slog.Logger) map[string]auth.Provider {
 func authHooks(a project.Auth) map[string]auth.Hook {
 	out := map[string]auth.Hook{}
 	for point, h := range a.Hook {
-		if h.Enabled && point != "send_sms" { // which project.Load has warned about
+		if h.Enabled {
 			out[point] = auth.Hook{URI: h.URI, Secrets: sluice.Secret(h.Secrets)}
 		}
 	}
 	return out
+}
+
+// authCaptcha is the captcha that is on.
+func authCaptcha(a project.Auth) auth.Captcha {
+	if !a.Captcha.Enabled {
+		return auth.Captcha{}
+	}
+	return auth.Captcha{Provider: a.Captcha.Provider, Secret: sluice.Secret(a.Captcha.Secret)}
+}
+
+// localTextExpiry is how long the code of a message lives, as in the Supabase CLI's
+// stack, which has no key for it.
+const localTextExpiry = 6000 * time.Second
+
+// textProvider is the name of the service that sends messages.
+func textProvider(a project.Auth) string {
+	if a.SMS.Twilio.Enabled {
+		return "twilio"
+	}
+	return ""
+}
+
+// textLimit is how many messages an hour Auth sends to phones: without anybody who
+// delivers them a project has no limit.
+func textLimit(a project.Auth) int {
+	if a.SMS.Twilio.Enabled || a.Hook["send_sms"].Enabled {
+		return a.RateLimit.SMSSent
+	}
+	return 0
 }
 
 // mailLimit is how many mails an hour Auth sends: without a mail server of its own
