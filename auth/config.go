@@ -104,6 +104,10 @@ type Config struct {
 	// "", letters_digits, lower_upper_letters_digits or
 	// lower_upper_letters_digits_symbols.
 	PasswordRequirements string
+	// RefuseBreached refuses new passwords that are on haveibeenpwned.com's list, which
+	// sees the first five digits of their SHA-1. BreachedURL is where it is.
+	RefuseBreached bool
+	BreachedURL    string
 	// SecurePasswordChange asks for reauthentication when the session is older
 	// than 24 h; RequireCurrentPassword asks for the old password.
 	SecurePasswordChange, RequireCurrentPassword bool

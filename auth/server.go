@@ -27,9 +27,11 @@ type Server struct {
 	templates *templates
 	providers map[string]*provider
 	captcha   *captcha
-	hooks     map[string]*hook // by point
-	hookPause time.Duration    // between two tries of a request
-	mailing   chan struct{}    // one for each transaction that waits for a mail server
+	// breachedList is nil where new passwords are not looked up.
+	breachedList *breachedList
+	hooks        map[string]*hook // by point
+	hookPause    time.Duration    // between two tries of a request
+	mailing      chan struct{}    // one for each transaction that waits for a mail server
 
 	textBody, factorText *template.Template // of messages with a code
 
@@ -53,6 +55,8 @@ func New(cfg Config) (*Server, error) {
 		providers: map[string]*provider{},
 		hooks:     map[string]*hook{},
 		hookPause: 2 * time.Second,
+
+		breachedList: newBreachedList(cfg.RefuseBreached, cfg.BreachedURL),
 
 		signups:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
 		updates:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),

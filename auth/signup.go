@@ -63,7 +63,7 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	if body.Password == "" {
 		return n, errSignupPassword
 	}
-	if err := s.checkPassword(body.Password); err != nil {
+	if err := s.checkPassword(r.Context(), body.Password); err != nil {
 		return n, err
 	}
 	if body.Email != "" && body.Phone != "" {

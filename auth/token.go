@@ -91,7 +91,7 @@ func (s *Server) passwordGrant(w http.ResponseWriter, r *http.Request) error {
 	}
 	var note *weakPassword
 	var weak *apiError
-	if errors.As(s.checkStrength(body.Password), &weak) {
+	if errors.As(s.checkStrength(ctx, body.Password), &weak) {
 		note = &weakPassword{weak.message, weak.reasons}
 	}
 	return s.respond(w, r, g, note)

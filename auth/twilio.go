@@ -39,6 +39,9 @@ func NewTwilio(cfg TwilioConfig) (*Twilio, error) {
 	return &Twilio{cfg, outbound(hostOf(cfg.URL))}, nil
 }
 
+// String names the account, without its secret.
+func (t *Twilio) String() string { return "Twilio account " + t.cfg.AccountSID }
+
 // Send hands a message over.
 func (t *Twilio) Send(ctx context.Context, m Text) (string, error) {
 	to, from := "+"+m.To, t.cfg.Sender

@@ -127,7 +127,7 @@ func (s *Server) checkUpdate(ctx context.Context, c *caller, body *updateBody) (
 		}
 	}
 	if body.Password != nil {
-		if err := s.checkPassword(*body.Password); err != nil {
+		if err := s.checkPassword(ctx, *body.Password); err != nil {
 			return change, err
 		}
 	}

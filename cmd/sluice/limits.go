@@ -86,3 +86,18 @@ func anonymousLife(lookup func(string) (string, bool)) (time.Duration, error) {
 	}
 	return life, nil
 }
+
+// refuseBreached tells whether new passwords are looked up, by the name that the
+// original reads.
+func refuseBreached(lookup func(string) (string, bool)) (bool, error) {
+	const name = "GOTRUE_PASSWORD_HIBP_ENABLED"
+	text, _ := lookup(name)
+	if text == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("%s is %q: it must be true or false", name, text)
+	}
+	return on, nil
+}

@@ -108,6 +108,9 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
 		ac := authConfig(cfg, authPool)
+		if ac.RefuseBreached, err = refuseBreached(os.LookupEnv); err != nil {
+			return err
+		}
 		if ac.AnonymousLife, err = anonymousLife(os.LookupEnv); err != nil {
 			return err
 		}
