@@ -150,7 +150,7 @@ type Config struct {
 	// RequestTimeout bounds one request. Default 10 s.
 	RequestTimeout time.Duration
 	// HashWorkers bounds the passwords hashed at the same time, HashQueue those
-	// that wait; further ones are refused. Default one for each core, and 512.
+	// that wait; further ones are refused. Default one for each core but one, and 512.
 	HashWorkers, HashQueue int
 }
 
@@ -265,7 +265,7 @@ func (c Config) complete() (Config, error) {
 		c.RequestTimeout = 10 * time.Second
 	}
 	if c.HashWorkers <= 0 {
-		c.HashWorkers = runtime.GOMAXPROCS(0)
+		c.HashWorkers = defaultHashWorkers()
 	}
 	if c.HashQueue <= 0 {
 		c.HashQueue = 512
@@ -275,3 +275,6 @@ func (c Config) complete() (Config, error) {
 	}
 	return c, nil
 }
+
+// defaultHashWorkers leaves a core to everything else: see BenchmarkUserWhileSignIns.
+func defaultHashWorkers() int { return max(1, runtime.GOMAXPROCS(0)-1) }

@@ -17,6 +17,15 @@ import (
 // UseHashCost makes passwords cheaper than New allows.
 func (s *Server) UseHashCost(cost, workers, queue int) { s.hasher = newHasher(cost, workers, queue) }
 
+// UseFullHashes makes passwords as dear as in New, with so many workers; 0 is New's
+// number.
+func (s *Server) UseFullHashes(workers int) {
+	if workers == 0 {
+		workers = defaultHashWorkers()
+	}
+	s.hasher = newHasher(bcryptCost, workers, 512)
+}
+
 // HoldHashWorkers occupies every worker until the returned function is called.
 func (s *Server) HoldHashWorkers() (release func()) {
 	var free []func()

@@ -513,3 +513,32 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkVerify verifies a token that was seen before, as every request of a session
+// but the first brings it, and one that was not.
+func BenchmarkVerify(b *testing.B) {
+	k := ring(b, nil)
+	es, err := k.Sign(good())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, tok := range map[string]string{"ES256": es, "HS256": sign(b, jwt.SigningMethodHS256, secret, "", good())} {
+		b.Run(name+"/seen", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := k.Verify(tok); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/new", func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				fresh := ring(b, nil)
+				b.StartTimer()
+				if _, err := fresh.Verify(tok); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,6 +1,6 @@
 // Package oidctest is an identity provider for tests: real HTTP, signed ID tokens,
-// a key set, OAuth 2 with PKCE, and pages of an API. It signs in whoever User says,
-// without asking.
+// a key set, OAuth 2 with PKCE, and pages of an API. It signs in whoever
+// SetUser says, or the request's login_hint, without asking.
 package oidctest
 
 import (
@@ -49,7 +49,7 @@ type Provider struct {
 }
 
 // code is one that was handed out.
-type code struct{ redirect, challenge, nonce string }
+type code struct{ redirect, challenge, nonce, hint string }
 
 // New starts a provider, which ends with the test.
 func New(t testing.TB) *Provider {
@@ -136,7 +136,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	word := rand.Text()
 	p.mu.Lock()
-	p.codes[word] = code{q.Get("redirect_uri"), q.Get("code_challenge"), q.Get("nonce")}
+	p.codes[word] = code{q.Get("redirect_uri"), q.Get("code_challenge"), q.Get("nonce"), q.Get("login_hint")}
 	p.mu.Unlock()
 	back.RawQuery = url.Values{"code": {word}, "state": {q.Get("state")}}.Encode()
 	http.Redirect(w, r, back.String(), http.StatusFound)
@@ -156,6 +156,9 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	delete(p.codes, r.PostFormValue("code"))
 	claims := maps.Clone(p.user)
 	p.mu.Unlock()
+	if c.hint != "" {
+		claims = map[string]any{"sub": c.hint, "name": c.hint, "email": c.hint + "@example.org", "email_verified": true}
+	}
 	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))
 	switch {
 	case id != ClientID || secret != ClientSecret:
