@@ -2,9 +2,8 @@ package auth
 
 import "net/http"
 
-// laterRoutes are the routes of features that are off or not served yet. They
-// answer as the original does with the feature disabled; what the original
-// cannot disable is 501, never a success that is none.
+// laterRoutes are the routes of features that are not served. They answer as the
+// original does with the feature disabled.
 func (s *Server) laterRoutes() map[string]methods {
 	off := func(why *apiError, verbs ...string) methods {
 		m := methods{}

@@ -490,3 +490,28 @@ func TestOutboundRequests(t *testing.T) {
 		t.Error("this machine is asked although nobody named it")
 	}
 }
+
+// The trigger that most projects have runs for users of providers and phones as well,
+// and sees what it is written against.
+func TestProfileTriggerByProvider(t *testing.T) {
+	t.Parallel()
+	s, p := withIDP(t, func(c *auth.Config) {
+		c.EnablePhone, c.SMS.TestCodes = true, map[string]string{phone: "123456"}
+	})
+	s.ExecAs("postgres", profiles)
+	p.SetUser(object{"sub": "1", "email": "a@example.com", "email_verified": true, "name": "Ann"})
+	id := p.subjectOf("google")
+	same(t, "provider", s.text("select email || ' ' || name from public.profiles where id = $1", id), "a@example.com Ann")
+	same(t, "what the trigger saw", strings.HasPrefix(s.text("select seen from public.profiles where id = $1", id), "|t|{"), true)
+	in := s.do("POST", "/token?grant_type=id_token", object{"provider": "google", "id_token": p.IDToken(object{"sub": "2", "email": "b@example.com", "name": "Bob"}, "")}).ok(200)
+	same(t, "ID token", s.text("select name from public.profiles where id = $1", in.id()), "Bob")
+	s.do("POST", "/otp", object{"phone": phone, "data": object{"name": "Cy"}}).ok(200)
+	in = s.verifyText("sms", phone, "123456").ok(200)
+	same(t, "phone", s.text("select name from public.profiles where id = $1", in.id()), "Cy")
+
+	s.Exec("create or replace function public.handle_new_user() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$")
+	p.SetUser(object{"sub": "3", "email": "c@example.com", "email_verified": true})
+	got := p.signIn("google")
+	same(t, "refused", []string{got.query.Get("error_code"), got.query.Get("error_description")}, []string{"unexpected_failure", "Database error saving new user"})
+	same(t, "users", s.count("select count(*) from auth.users"), 3)
+}
