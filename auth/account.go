@@ -27,6 +27,15 @@ type unconfirmed struct{ answer *apiError }
 
 func (e *unconfirmed) Error() string { return e.answer.Error() }
 
+// inAccountTx is inTx for what finds an account. It sends a mail only about an address
+// that must be confirmed.
+func (s *Server) inAccountTx(ctx context.Context, who *profile, fn func(tx pg.Tx) error) error {
+	if who.email().verified || s.cfg.EmailAutoconfirm {
+		return s.inTx(ctx, fn)
+	}
+	return s.inMailTx(ctx, fn)
+}
+
 // signIn returns the user of the profile: the one whose identity it is, the one who
 // has the address, if the provider says that it is verified, or a new one.
 //

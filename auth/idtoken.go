@@ -139,7 +139,7 @@ func oauthError(code, text string) *apiError {
 func (s *Server) concludeIDToken(ctx context.Context, r *http.Request, a *accounts, link uuid.UUID) (*grant, error) {
 	var g *grant
 	var refused *unconfirmed
-	err := s.inMailTx(ctx, func(tx pg.Tx) error {
+	err := s.inAccountTx(ctx, a.who, func(tx pg.Tx) error {
 		a.tx = tx
 		var u *user
 		var err error

@@ -317,7 +317,7 @@ func (s *Server) again(fn func() error) error {
 func (s *Server) concludeOAuth(ctx context.Context, r *http.Request, p *provider, f *oauthFlow, who *profile, tok *oauth2.Token) (g *grant, code string, err error) {
 	var refused error
 	var linked *user
-	err = s.inMailTx(ctx, func(tx pg.Tx) error {
+	err = s.inAccountTx(ctx, who, func(tx pg.Tx) error {
 		a := &accounts{s: s, tx: tx, r: r, provider: p.name, who: who}
 		var u *user
 		var err error

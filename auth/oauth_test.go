@@ -480,12 +480,16 @@ func TestOutboundRequests(t *testing.T) {
 	if _, err := client.Get("http://example.com/"); err == nil {
 		t.Error("http leaves the machine")
 	}
-	res, err := client.Get(p.URL + "/authorize?client_id=" + oidctest.ClientID + "&response_type=code&redirect_uri=" + p.URL + "/keys")
-	if err != nil {
-		t.Fatal(err)
+	other := oidctest.New(t)
+	for to, want := range map[string]int{p.URL + "/keys": 200, other.URL + "/keys": 302} {
+		res, err := client.Get(p.URL + "/authorize?client_id=" + oidctest.ClientID + "&response_type=code&redirect_uri=" + to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		same(t, "redirect to "+to, res.StatusCode, want)
 	}
-	res.Body.Close()
-	same(t, "redirects are not followed", res.StatusCode, 302)
+	same(t, "requests to another host", len(other.Requests()), 0)
 	if _, err := auth.Outbound("other.example").Get(p.URL + "/keys"); err == nil {
 		t.Error("this machine is asked although nobody named it")
 	}

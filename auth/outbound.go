@@ -29,9 +29,9 @@ var (
 )
 
 // outbound returns the client for requests to other servers. They go by https, to
-// public addresses, and are not redirected: what a document of another server names
-// must not lead into the network that we stand in. hosts are those that the
-// project's settings name: they may be private, and those on this machine may be
+// public addresses, and are redirected within a host alone: what a document of another
+// server names must not lead into the network that we stand in. hosts are those that
+// the project's settings name: they may be private, and those on this machine may be
 // asked by http. There is no proxy; it would resolve names in our place.
 func outbound(hosts ...string) *http.Client {
 	f := &fetcher{hosts: hosts}
@@ -41,8 +41,18 @@ func outbound(hosts ...string) *http.Client {
 	}
 	return &http.Client{
 		Transport: f, Timeout: fetchTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: sameHost,
 	}
+}
+
+// sameHost follows a page that has moved within its host. What is sent is not sent
+// again.
+func sameHost(r *http.Request, via []*http.Request) error {
+	first := via[0]
+	if first.Method != http.MethodGet || r.URL.Host != first.URL.Host || r.URL.Scheme != first.URL.Scheme || len(via) > 3 {
+		return http.ErrUseLastResponse
+	}
+	return nil
 }
 
 // hostOf is the host name of a URL, empty for what is none.
