@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -331,42 +330,6 @@ func methodOf(f *factor) string {
 	return byTOTP
 }
 
-// enrollPhone adds a phone as second factor, which counts once a code sent to it was
-// verified.
-func (s *Server) enrollPhone(w http.ResponseWriter, r *http.Request, c *caller, name, phone string) error {
-	switch {
-	case !s.cfg.EnablePhoneEnroll:
-		return errEnrollPhone
-	case len(name) > maxName:
-		return errFactorName
-	}
-	phone, err := phoneOf(phone)
-	if err != nil {
-		return err
-	}
-	f := &factor{ID: uuid.New(), FactorType: "phone", FriendlyName: name, Phone: phone}
-	if err := s.addFactor(r, c, f, ""); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, struct {
-		ID    uuid.UUID `json:"id"`
-		Type  string    `json:"type"`
-		Name  string    `json:"friendly_name,omitempty"`
-		Phone string    `json:"phone"`
-	}{f.ID, f.FactorType, name, phone})
-	return nil
-}
-
-// textFactor sends a code to the phone of a factor and returns what is kept of it.
-func (s *Server) textFactor(ctx context.Context, tx pg.Tx, u *user, f *factor, channel string) (hash string, err error) {
-	if err := s.spacedText(ctx, tx, "factor", f.Phone, s.cfg.PhoneFactor.Interval); err != nil {
-		return "", err
-	}
-	tok := s.newTextCode(f.Phone, s.cfg.PhoneFactor.CodeLength)
-	_, err = s.text(ctx, tx, u, f.Phone, tok.code, channel, "MFA", s.factorText)
-	return tok.hash, err
-}
-
 // stepUp makes the factor count and raises the session.
 func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUID, f *factor, challenge uuid.UUID) (*grant, error) {
 	now := s.cfg.Now()
@@ -457,90 +420,4 @@ func (s *Server) dropFactor(r *http.Request, u *user, who actor, f *factor, acti
 		return s.audit(ctx, tx, who, action, s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID, "factor_type": f.FactorType})
 	})
 	return databaseError(err, errUpdatingUser)
-}
-
-// userOfFactors finds the user whom an administrator's path names.
-func (s *Server) userOfFactors(r *http.Request) (*user, error) {
-	id, ok := parseUUID(r.PathValue("id"))
-	if !ok {
-		return nil, errUserIDForm
-	}
-	u, err := loadUser(r.Context(), s.cfg.Pool, id)
-	return u, notFound(err)
-}
-
-// adminFactors answers GET /admin/users/{id}/factors.
-func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	if u.Factors == nil {
-		u.Factors = []factor{}
-	}
-	writeJSON(w, http.StatusOK, u.Factors)
-	return nil
-}
-
-// adminFactorUpdate answers PUT /admin/users/{id}/factors/{factor}.
-func (s *Server) adminFactorUpdate(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	f, err := ownFactor(r, u.Factors)
-	if err != nil {
-		return err
-	}
-	var body struct {
-		Name  string `json:"friendly_name"`
-		Phone string `json:"phone"`
-	}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	if len(body.Name) > maxName {
-		return errFactorName
-	}
-	if body.Phone != "" && f.FactorType == "phone" {
-		if f.Phone, err = phoneOf(body.Phone); err != nil {
-			return err
-		}
-	}
-	if body.Name != "" {
-		f.FriendlyName = body.Name
-	}
-	ctx, now := r.Context(), s.cfg.Now()
-	err = s.inTx(ctx, func(tx pg.Tx) error {
-		if err := exec(ctx, tx, "factor_update", f.ID, f.FriendlyName, f.Phone, now); err != nil {
-			return err
-		}
-		return s.audit(ctx, tx, byAdmin(r), "factor_updated", s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID})
-	})
-	if strings.HasPrefix(uniqueViolation(err), "mfa_factors_user_friendly_name") {
-		return errFactorExists.with(f.FriendlyName)
-	}
-	if err != nil {
-		return databaseError(err, errUpdatingUser)
-	}
-	f.UpdatedAt = now.UTC()
-	writeJSON(w, http.StatusOK, f)
-	return nil
-}
-
-// adminFactorDelete answers DELETE /admin/users/{id}/factors/{factor}.
-func (s *Server) adminFactorDelete(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	f, err := ownFactor(r, u.Factors)
-	if err != nil {
-		return err
-	}
-	if err := s.dropFactor(r, u, byAdmin(r), f, "factor_deleted"); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, f)
-	return nil
 }
