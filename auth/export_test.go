@@ -172,6 +172,9 @@ var TOTPFits = totpFits
 // QRSVG draws a QR code.
 var QRSVG = qrSVG
 
+// WaitForLocks lets refreshes wait for as long.
+func (s *Server) WaitForLocks(d time.Duration) { s.busyFor = d }
+
 // NoHookPause repeats requests of hooks at once.
 func (s *Server) NoHookPause() { s.hookPause = 0 }
 

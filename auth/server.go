@@ -31,6 +31,7 @@ type Server struct {
 	breachedList *breachedList
 	hooks        map[string]*hook // by point
 	hookPause    time.Duration    // between two tries of a request
+	busyFor      time.Duration    // how long a refresh waits for the lock of its session
 	mailing      chan struct{}    // one for each transaction that waits for a mail server
 
 	textBody, factorText *template.Template // of messages with a code
@@ -55,6 +56,7 @@ func New(cfg Config) (*Server, error) {
 		providers: map[string]*provider{},
 		hooks:     map[string]*hook{},
 		hookPause: 2 * time.Second,
+		busyFor:   busyFor,
 
 		breachedList: newBreachedList(cfg.RefuseBreached, cfg.BreachedURL),
 
