@@ -255,7 +255,7 @@ func (s *Server) adminUpdate(w http.ResponseWriter, r *http.Request) error {
 	}
 	hash := ""
 	if body.Password != nil {
-		if err := s.checkPassword(*body.Password); err != nil {
+		if err := s.checkPassword(ctx, *body.Password); err != nil {
 			return err
 		}
 		if hash, err = s.hasher.hash(ctx, *body.Password); err != nil {

@@ -1,7 +1,9 @@
 package auth_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-dev/sluice/auth"
 )
@@ -98,4 +100,49 @@ func TestAdminMakesAnonymousPermanent(t *testing.T) {
 		t.Error("the address is not confirmed")
 	}
 	same(t, "identities", len(r.at("identities").([]any)), 1)
+}
+
+// spec: auth-sec:41
+func TestAnonymousCleanup(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *auth.Config) {
+		c.EnableAnonymous, c.AnonymousLife = true, 30*24*time.Hour
+		c.RateLimits.Anonymous = 30
+	})
+	left := s.do("POST", "/signup", object{}).ok(200)
+	here := s.do("POST", "/signup", object{}).ok(200)
+	grown := s.do("POST", "/signup", object{}).ok(200)
+	same(t, "claim", left.claims()["is_anonymous"], any(true))
+	s.do("PUT", "/user", object{"email": "a@example.com"}, as(grown.access())).ok(200)
+	person := s.signUp("b@example.com")
+	s.clock.pass(29 * 24 * time.Hour)
+	young := s.do("POST", "/signup", object{}).ok(200)
+	s.renew(here.refresh()).ok(200)
+	users := func() string {
+		if err := s.server.Clean(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return s.text("select string_agg(id::text, ' ' order by created_at, id) from auth.users")
+	}
+	same(t, "before", len(strings.Fields(users())), 5)
+	s.clock.pass(2 * 24 * time.Hour)
+	after := users()
+	same(t, "after", len(strings.Fields(after)), 4)
+	for _, r := range []*reply{here, grown, person, young} {
+		if !strings.Contains(after, r.id()) {
+			t.Errorf("a user who is needed was deleted: %s", r.text)
+		}
+	}
+
+	// Kept for ever where nobody asks for the clean-up.
+	s.clock.pass(365 * 24 * time.Hour)
+	s.server = s.serve(nil)
+	same(t, "without a life", len(strings.Fields(users())), 4)
+
+	// No more than the limit from one address.
+	s.server = s.serve(func(c *auth.Config) { c.EnableAnonymous, c.RateLimits.Anonymous = true, 30 })
+	for range 30 {
+		s.do("POST", "/signup", object{}).ok(200)
+	}
+	s.do("POST", "/signup", object{}).refused(429, "over_request_rate_limit", "Request rate limit reached")
 }

@@ -43,6 +43,9 @@ var logTypes = map[string]string{
 	"user_reauthenticate_requested": "user",
 	"user_confirmation_requested":   "user",
 
+	"identity_linked":   "user",
+	"identity_unlinked": "user",
+
 	"factor_in_progress":     "factor",
 	"factor_unenrolled":      "factor",
 	"challenge_created":      "factor",

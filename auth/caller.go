@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -38,6 +39,9 @@ func (s *Server) caller(r *http.Request) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.plausible(id.Claims); err != nil {
+		return nil, err
+	}
 	c := &caller{claims: id.Claims}
 	if id.Claims.Subject == "" {
 		return nil, errNoSubject
@@ -63,6 +67,30 @@ func (s *Server) caller(r *http.Request) (*caller, error) {
 		return nil, errBannedBearer
 	}
 	return c, nil
+}
+
+// clockSkew is how far the clock of another node may be ahead.
+const clockSkew = 10 * time.Second
+
+// plausible refuses a token in our name that we cannot have issued: for longer than
+// any setting allows, or in the future. Whoever has the secret and makes such tokens
+// has made a mistake, or should not have it.
+func (s *Server) plausible(c sluice.Claims) error {
+	var own struct {
+		Issuer string  `json:"iss"`
+		Issued float64 `json:"iat"`
+	}
+	if json.Unmarshal(c.JSON, &own) != nil || own.Issuer != s.cfg.Issuer {
+		return nil
+	}
+	now := s.cfg.Now()
+	switch {
+	case c.ExpiresAt.After(now.Add(maxJWTExpiry + clockSkew)):
+		return errBadJWT.with("token has invalid claims: token lives too long")
+	case own.Issued > float64(now.Add(clockSkew).Unix()):
+		return errBadJWT.with("token has invalid claims: token used before issued")
+	}
+	return nil
 }
 
 // bearer returns the identity of a request that carries a valid bearer token.

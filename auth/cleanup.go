@@ -20,7 +20,8 @@ const (
 )
 
 // Run deletes what has ended, now and every hour, until ctx ends: used and expired
-// tokens, flows, sessions, limits that no longer count. Nodes may run it at once.
+// tokens, flows, sessions, limits that no longer count, anonymous users that were left where
+// the project wants that. Nodes may run it at once.
 func (s *Server) Run(ctx context.Context) error {
 	tick := time.NewTicker(cleanEvery)
 	defer tick.Stop()
@@ -47,10 +48,12 @@ func (s *Server) clean(ctx context.Context) error {
 		{"clean_refresh_tokens", []any{ended}},
 		{"clean_sessions", []any{now.Add(-keepSessions), since(ended, s.cfg.SessionTimebox), since(ended, s.cfg.SessionInactivity)}},
 		{"clean_flows", []any{ended}},
+		{"clean_oauth_states", []any{ended}},
 		{"clean_one_time_tokens", []any{ended.Add(-s.cfg.CodeExpiry)}},
 		{"clean_challenges", []any{ended}},
 		{"clean_factors", []any{ended}},
 		{"clean_limits", []any{now}},
+		{"clean_anonymous", []any{since(now, s.cfg.AnonymousLife)}},
 	} {
 		for {
 			tag, err := s.cfg.Pool.Exec(ctx, sql(d.name), append(d.args, cleanRows)...)

@@ -57,6 +57,9 @@ type Config struct {
 	EnableSignup bool
 	// EnableAnonymous lets users in without address or password.
 	EnableAnonymous bool
+	// AnonymousLife deletes users without address who have not been there for that
+	// long, and all that hangs on them by foreign keys. 0 is never.
+	AnonymousLife time.Duration
 	// EnableEmail is the email provider: sign-up and sign-in with it.
 	EnableEmail bool
 	// EmailAutoconfirm takes a new address as confirmed. Without it a sign-up
@@ -64,6 +67,11 @@ type Config struct {
 	EmailAutoconfirm bool
 	// EnablePhone is the phone provider, PhoneAutoconfirm as for email.
 	EnablePhone, PhoneAutoconfirm bool
+
+	// Providers are where users may sign in besides, by name: one that is known, or
+	// custom:NAME. EnableManualLinking lets users add and remove identities.
+	Providers           map[string]Provider
+	EnableManualLinking bool
 
 	// Mailer delivers mail. nil is none: what needs a mail fails with 500 and
 	// stores nothing.
@@ -81,12 +89,13 @@ type Config struct {
 	DoubleConfirmChanges bool
 	// Templates are the project's own mails by name (confirmation, invite,
 	// magic_link, recovery, email_change, reauthentication) and the notifications
-	// (password_changed, email_changed) that are sent.
+	// (password_changed, email_changed, phone_changed, identity_linked,
+	// identity_unlinked, mfa_factor_enrolled, mfa_factor_unenrolled) that are sent.
 	Templates map[string]Template
 
 	// Hooks are called at custom_access_token, before_user_created,
-	// after_user_created, password_verification_attempt, mfa_verification_attempt
-	// and send_email, which delivers mails in the Mailer's place.
+	// after_user_created, password_verification_attempt, mfa_verification_attempt,
+	// send_email, which delivers mails in the Mailer's place, and send_sms.
 	Hooks map[string]Hook
 
 	// MinPasswordLength in characters of new passwords. Default and minimum 6.
@@ -95,6 +104,10 @@ type Config struct {
 	// "", letters_digits, lower_upper_letters_digits or
 	// lower_upper_letters_digits_symbols.
 	PasswordRequirements string
+	// RefuseBreached refuses new passwords that are on haveibeenpwned.com's list, which
+	// sees the first five digits of their SHA-1. BreachedURL is where it is.
+	RefuseBreached bool
+	BreachedURL    string
 	// SecurePasswordChange asks for reauthentication when the session is older
 	// than 24 h; RequireCurrentPassword asks for the old password.
 	SecurePasswordChange, RequireCurrentPassword bool
@@ -118,6 +131,17 @@ type Config struct {
 	// SingleSession lets a refresh pass for the user's newest session alone.
 	SingleSession bool
 
+	// Captcha is asked before sign-ups, sign-ins by password, and what sends mails
+	// or messages. Default none.
+	Captcha Captcha
+
+	// SMS describes messages to phones.
+	SMS SMS
+	// EnablePhoneEnroll and EnablePhoneVerify let phones be second factors, to which
+	// PhoneFactor describes the messages: Template, Interval, CodeLength.
+	EnablePhoneEnroll, EnablePhoneVerify bool
+	PhoneFactor                          SMS
+
 	// RateLimits bounds requests of one address. Off by default, as in the
 	// Supabase CLI's stack.
 	RateLimits RateLimits
@@ -126,7 +150,7 @@ type Config struct {
 	// RequestTimeout bounds one request. Default 10 s.
 	RequestTimeout time.Duration
 	// HashWorkers bounds the passwords hashed at the same time, HashQueue those
-	// that wait; further ones are refused. Default one for each core, and 512.
+	// that wait; further ones are refused. Default one for each core but one, and 512.
 	HashWorkers, HashQueue int
 }
 
@@ -140,6 +164,7 @@ type RateLimits struct {
 	Anonymous    int // in an hour
 	MFA          int // in a minute; challenge and verify, each by itself
 	Email        int // in an hour
+	SMS          int // in an hour; messages to phones, counted like mails
 }
 
 const (
@@ -206,10 +231,10 @@ func (c Config) complete() (Config, error) {
 	default:
 		mistake("auth: RefreshTokenVersion %d is neither 1 nor 2", c.RefreshTokenVersion)
 	}
-	if min(c.ReuseInterval, c.SessionTimebox, c.SessionInactivity, c.RequestTimeout, c.MailInterval, c.CodeExpiry) < 0 {
+	if min(c.ReuseInterval, c.SessionTimebox, c.SessionInactivity, c.RequestTimeout, c.MailInterval, c.CodeExpiry, c.AnonymousLife) < 0 {
 		mistake("auth: a duration is negative")
 	}
-	if l := c.RateLimits; min(l.SignInSignUp, l.Token, l.Verify, l.Anonymous, l.MFA, l.Email) < 0 {
+	if l := c.RateLimits; min(l.SignInSignUp, l.Token, l.Verify, l.Anonymous, l.MFA, l.Email, l.SMS) < 0 {
 		mistake("auth: a rate limit is negative")
 	}
 	switch {
@@ -218,6 +243,18 @@ func (c Config) complete() (Config, error) {
 	case c.CodeLength < 6 || c.CodeLength > 10:
 		mistake("auth: CodeLength %d is not between 6 and 10", c.CodeLength)
 	}
+	for _, m := range []*SMS{&c.SMS, &c.PhoneFactor} {
+		if m.CodeLength == 0 {
+			m.CodeLength = 6
+		}
+		if m.CodeExpiry == 0 {
+			m.CodeExpiry = defaultTextExpiry
+		}
+		if m.CodeLength < 6 || m.CodeLength > 10 || m.CodeExpiry < 0 || m.Interval < 0 {
+			mistake("auth: SMS: %d digits, life %s, interval %s: 6 to 10 digits, and no negative time", m.CodeLength, m.CodeExpiry, m.Interval)
+		}
+	}
+	c.SMS.TestCodes = testCodes(c.SMS.TestCodes)
 	if c.MaxFactors <= 0 {
 		c.MaxFactors = 10
 	}
@@ -228,7 +265,7 @@ func (c Config) complete() (Config, error) {
 		c.RequestTimeout = 10 * time.Second
 	}
 	if c.HashWorkers <= 0 {
-		c.HashWorkers = runtime.GOMAXPROCS(0)
+		c.HashWorkers = defaultHashWorkers()
 	}
 	if c.HashQueue <= 0 {
 		c.HashQueue = 512
@@ -238,3 +275,6 @@ func (c Config) complete() (Config, error) {
 	}
 	return c, nil
 }
+
+// defaultHashWorkers leaves a core to everything else: see BenchmarkUserWhileSignIns.
+func defaultHashWorkers() int { return max(1, runtime.GOMAXPROCS(0)-1) }

@@ -11,6 +11,7 @@
 // Who calls is decided by the gateway, which verifies key and token; auth reads
 // sluice.Identity from the context. Mail is written here and delivered by a Mailer:
 // SMTP, or the development's catcher. The project's own functions are asked at a few
-// points; see hook.go. What is not served yet (phone messages, OAuth,
-// single sign-on) answers as a disabled feature does, or 501; see later.go.
+// points; see hook.go. A provider, a captcha's service and Twilio are asked by one
+// client, outbound.go. What is not served (passkeys, single sign-on, the OAuth server)
+// answers as a disabled feature does; see later.go.
 package auth

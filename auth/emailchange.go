@@ -81,9 +81,15 @@ func (s *Server) acceptEmailChange(ctx context.Context, tx pg.Tx, p *proof, from
 	return false, s.audit(ctx, tx, byUser(u), "user_modified", from, nil)
 }
 
-// emailChanged tells the old address, if that is wanted. u is the user before.
-func (s *Server) emailChanged(ctx context.Context, u *user) {
+// addressChanged tells a user whose address or number is another one now, if that is
+// wanted: of a new address, the old one. u is the user before.
+func (s *Server) addressChanged(ctx context.Context, u *user) {
 	after := *u
-	after.Email = u.NewEmail
-	s.notify(ctx, &after, letter{template: "email_changed", to: u.Email, oldEmail: u.Email})
+	if u.NewEmail != "" {
+		after.Email = u.NewEmail
+		s.notify(ctx, &after, letter{template: "email_changed", to: u.Email, oldEmail: u.Email})
+		return
+	}
+	after.Phone = u.NewPhone
+	s.notify(ctx, &after, letter{template: "phone_changed", to: u.Email, oldPhone: u.Phone})
 }

@@ -90,6 +90,13 @@ var (
 	errSavingNewUser     = refuse(500, "unexpected_failure", "Database error saving new user")
 	errNoSMSProvider     = refuse(500, "unexpected_failure", "Unable to get SMS provider")
 
+	errSendingText  = refuse(422, "sms_send_failed", "Error sending %s OTP to provider: %s")
+	errTextLimit    = refuse(429, "over_sms_send_rate_limit", "SMS rate limit exceeded")
+	errTextInterval = refuse(429, "over_sms_send_rate_limit", "For security purposes, you can only request this after %d seconds.")
+
+	errCaptcha       = refuse(400, "captcha_failed", "captcha protection: request disallowed (%s)")
+	errCaptchaFailed = refuse(500, "unexpected_failure", "captcha verification process failed")
+
 	errGrantType        = refuse(400, "invalid_credentials", "unsupported_grant_type")
 	errLoginBoth        = refuse(400, "validation_failed", "Only an email address or phone number should be provided on login.")
 	errLoginNeither     = refuse(400, "validation_failed", "missing email or phone")
@@ -194,7 +201,6 @@ var (
 	errPasswordRejected = refuse(400, "invalid_credentials", "Further password verification attempts will be rejected.")
 	errMFARejected      = refuse(403, "mfa_verification_rejected", "Further MFA verification attempts will be rejected.")
 
-	errNotServed       = refuse(501, "feature_disabled", "%s is not served by this version of Sluice")
 	errSAMLDisabled    = refuse(404, "saml_provider_disabled", "SAML 2.0 is disabled")
 	errPasskeyDisabled = refuse(404, "passkey_disabled", "Passkeys are disabled")
 	errManualLinking   = refuse(404, "manual_linking_disabled", "Manual linking is disabled")
@@ -204,6 +210,29 @@ var (
 	errProviderOff     = refuse(400, "validation_failed", "Unsupported provider: provider is not enabled")
 	errProviderName    = refuse(400, "validation_failed", "Unsupported provider: Provider %s could not be found")
 	errNoState         = refuse(400, "bad_oauth_callback", "OAuth state parameter missing")
+	errProviderReach   = refuse(500, "unexpected_failure", "The provider cannot be reached")
+	errStateForm       = refuse(400, "bad_oauth_state", "OAuth state parameter is invalid")
+	errStateGone       = refuse(400, "bad_oauth_state", "OAuth state not found or expired")
+	errStateExpired    = refuse(400, "bad_oauth_state", "OAuth state has expired")
+	errStateUsed       = refuse(400, "flow_state_already_used", "State has already been used")
+	errNoOAuthCode     = refuse(400, "bad_oauth_callback", "OAuth callback with missing authorization code missing")
+	errExchangeCode    = refuse(500, "unexpected_failure", "Unable to exchange external code: %s")
+	errProviderProfile = refuse(500, "unexpected_failure", "Error getting user profile from external provider")
+	errProviderEmail   = refuse(500, "unexpected_failure", "Error getting user email from external provider")
+	errTokenEmail      = refuse(400, "validation_failed", "Error getting user email from external provider")
+	errVerifyMailed    = refuse(422, "provider_email_needs_verification", "Unverified email with %s. A confirmation email has been sent to your %s email")
+	errVerifyThere     = refuse(422, "provider_email_needs_verification", "Unverified email with %s. Verify the email with %s in order to sign in")
+	errManyAccounts    = refuse(500, "unexpected_failure", "Multiple accounts with the same email address in the same linking domain detected: default")
+	errIdentityLinked  = refuse(422, "identity_already_exists", "Identity is already linked")
+	errIdentityTaken   = refuse(422, "identity_already_exists", "Identity is already linked to another user")
+	errIdentityID      = refuse(404, "validation_failed", "identity_id must be an UUID")
+	errLastIdentity    = refuse(422, "single_identity_not_deletable", "User must have at least 1 identity after unlinking")
+	errNoIdentity      = refuse(422, "identity_not_found", "Identity doesn't exist")
+	errUnlinkEmail     = refuse(422, "email_conflict_identity_not_deletable", "Unable to unlink identity due to email conflict")
+	errUnlinkAudience  = refuse(403, "unexpected_audience", "Token audience doesn't match request audience")
+	errInviteToken     = refuse(404, "user_not_found", "User identified by token not found")
+	errInviteGone      = refuse(404, "invite_not_found", "Invite not found")
+	errInviteAddress   = refuse(400, "validation_failed", "Invited email does not match emails from external provider")
 	errFactorType      = refuse(400, "validation_failed", "factor_type needs to be totp, phone, or webauthn")
 	errEnrollTOTP      = refuse(422, "mfa_totp_enroll_not_enabled", "MFA enroll is disabled for TOTP")
 	errEnrollPhone     = refuse(422, "mfa_phone_enroll_not_enabled", "MFA enroll is disabled for Phone")
@@ -216,6 +245,10 @@ var (
 	errTooManyFactors    = refuse(422, "too_many_enrolled_mfa_factors", "Maximum number of verified factors reached, unenroll to continue")
 	errEnrollAAL         = refuse(403, "insufficient_aal", "AAL2 required to enroll a new factor")
 	errUnenrollAAL       = refuse(422, "insufficient_aal", "AAL2 required to unenroll verified factor")
+	errPhoneFactor       = refuse(422, "mfa_verified_factor_exists", "A verified phone factor already exists, unenroll the existing factor to continue")
+	errVerifyPhone       = refuse(422, "mfa_phone_verify_not_enabled", "MFA verification is disabled for Phone")
+	errVerifyWebAuthn    = refuse(422, "mfa_webauthn_verify_not_enabled", "MFA verification is disabled for WebAuthn")
+	errPhoneCode         = refuse(422, "mfa_verification_failed", "Invalid MFA Phone code entered")
 	errVerifyTOTP        = refuse(422, "mfa_totp_verify_not_enabled", "MFA verification is disabled for TOTP")
 	errFactorCode        = refuse(400, "validation_failed", "Code needs to be non-empty")
 	errTOTPCode          = refuse(422, "mfa_verification_failed", "Invalid TOTP code entered")
@@ -355,10 +388,7 @@ func (s *Server) logFailure(r *http.Request, e *apiError, err error) {
 // refusalCode is the value of X-Sluice-Code: the word that clients know, or the
 // refusal table's where the situation is ours alone.
 func refusalCode(e *apiError) string {
-	switch e.status {
-	case http.StatusNotImplemented:
-		return string(sluice.CodeNotServed)
-	case http.StatusMethodNotAllowed:
+	if e.status == http.StatusMethodNotAllowed {
 		return string(sluice.CodeMethodNotServed)
 	}
 	if errors.Is(e, errRouteNotFound) {

@@ -17,6 +17,15 @@ import (
 // UseHashCost makes passwords cheaper than New allows.
 func (s *Server) UseHashCost(cost, workers, queue int) { s.hasher = newHasher(cost, workers, queue) }
 
+// UseFullHashes makes passwords as dear as in New, with so many workers; 0 is New's
+// number.
+func (s *Server) UseFullHashes(workers int) {
+	if workers == 0 {
+		workers = defaultHashWorkers()
+	}
+	s.hasher = newHasher(bcryptCost, workers, 512)
+}
+
 // HoldHashWorkers occupies every worker until the returned function is called.
 func (s *Server) HoldHashWorkers() (release func()) {
 	var free []func()
@@ -163,6 +172,9 @@ var TOTPFits = totpFits
 // QRSVG draws a QR code.
 var QRSVG = qrSVG
 
+// WaitForLocks lets refreshes wait for as long.
+func (s *Server) WaitForLocks(d time.Duration) { s.busyFor = d }
+
 // NoHookPause repeats requests of hooks at once.
 func (s *Server) NoHookPause() { s.hookPause = 0 }
 
@@ -190,3 +202,22 @@ func ReadHook(answer []byte) (status int) {
 
 // AuditQuery reads the parameter of the audit list.
 var AuditQuery = auditQuery
+
+// MayFetch and Outbound guard requests to other servers.
+var (
+	MayFetch = mayFetch
+	Outbound = outbound
+)
+
+// AzureVerified decides about the address in an ID token of an Azure at base.
+func AzureVerified(base string, edov any) bool {
+	text, err := json.Marshal(map[string]any{"email": "a@example.com", "xms_edov": edov})
+	if err != nil {
+		panic(err) // of a test
+	}
+	var c idClaims
+	if err := json.Unmarshal(text, &c); err != nil {
+		panic(err) // the same
+	}
+	return azureEmail(&provider{base: base}, c)
+}

@@ -115,6 +115,8 @@ func (s *stack) serve(change func(*auth.Config)) *auth.Server {
 		RefreshTokenRotation: true, ReuseInterval: 10 * time.Second,
 		Mailer: s.post, DoubleConfirmChanges: true, MailInterval: time.Second,
 		RedirectURLs: []string{"https://app.example.com/**"},
+
+		RequestTimeout: 5 * time.Minute, // the machine may be busy
 	}
 	if change != nil {
 		change(&cfg)
@@ -124,6 +126,7 @@ func (s *stack) serve(change func(*auth.Config)) *auth.Server {
 		s.t.Fatal(err)
 	}
 	server.UseHashCost(4, 4, 100)
+	server.WaitForLocks(5 * time.Minute)
 	return server
 }
 

@@ -44,6 +44,7 @@ const (
 	hookPassword   = "password_verification_attempt"
 	hookMFA        = "mfa_verification_attempt"
 	hookMail       = "send_email"
+	hookSMS        = "send_sms"
 )
 
 const (
@@ -58,6 +59,7 @@ type hook struct {
 	schema, function string   // of pg-functions
 	url              string   // of a request
 	keys             [][]byte // that sign it
+	client           *http.Client
 }
 
 var hookName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
@@ -78,7 +80,7 @@ func newHook(h Hook) (*hook, error) {
 	default:
 		return nil, errors.New("write pg-functions://, https://, or http:// to this machine")
 	}
-	out := &hook{url: h.URI}
+	out := &hook{url: h.URI, client: outbound(u.Hostname())}
 	for secret := range strings.SplitSeq(string(h.Secrets), "|") {
 		text, found := strings.CutPrefix(strings.TrimSpace(secret), "v1,whsec_")
 		key, err := base64.StdEncoding.DecodeString(text)
@@ -196,7 +198,7 @@ func (s *Server) postOnce(ctx context.Context, h *hook, body []byte) ([]byte, er
 	r.Header.Set("webhook-id", id)
 	r.Header.Set("webhook-timestamp", at)
 	r.Header.Set("webhook-signature", h.sign(id, at, body))
-	res, err := hookClient.Do(r)
+	res, err := h.client.Do(r)
 	if err != nil {
 		return nil, err
 	}
@@ -221,9 +223,6 @@ func (s *Server) postOnce(ctx context.Context, h *hook, body []byte) ([]byte, er
 	}
 	return answer, nil
 }
-
-// hookClient follows no redirect: it would lead where nobody agreed to.
-var hookClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // sign signs by every secret, so that they can be changed one after the other.
 func (h *hook) sign(id, at string, body []byte) string {
@@ -267,17 +266,14 @@ type decision struct {
 func (d decision) rejects() bool { return d.Decision == "reject" }
 
 // customClaims lets the project's hook write the claims of an access token.
-func (s *Server) customClaims(ctx context.Context, g *grant, claims map[string]any) (map[string]any, error) {
+func (s *Server) customClaims(ctx context.Context, tx pg.Tx, g *grant, claims map[string]any) (map[string]any, error) {
 	if s.hooks[hookToken] == nil {
 		return claims, nil
 	}
 	var out struct {
 		Claims map[string]any `json:"claims"`
 	}
-	err := s.inTx(ctx, func(tx pg.Tx) error {
-		_, err := s.ask(ctx, tx, hookToken, map[string]any{"user_id": g.user.ID, "claims": claims, "authentication_method": g.method}, &out)
-		return err
-	})
+	_, err := s.ask(ctx, tx, hookToken, map[string]any{"user_id": g.user.ID, "claims": claims, "authentication_method": g.method}, &out)
 	if err != nil {
 		return nil, databaseError(err, errHook)
 	}

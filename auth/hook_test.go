@@ -69,6 +69,18 @@ func TestTokenHook(t *testing.T) {
 	refused("no@example.com").refused(403, "unknown", "members only")
 	refused("bare@example.com").refused(500, "unknown", "no status")
 	refused("null@example.com").ok(200)
+	// A refusal leaves nothing: neither user nor session nor a used code.
+	same(t, "users", s.count("select count(*) from auth.users"), 2)
+	same(t, "sessions", s.count("select count(*) from auth.sessions"), 2)
+	s.Exec("update auth.users set email = 'no@example.com' where email = 'a@example.com'")
+	s.login("no@example.com", password).refused(403, "unknown", "members only")
+	same(t, "no session of a refused sign-in", s.count("select count(*) from auth.sessions"), 2)
+	s.do("POST", "/otp", object{"email": "no@example.com"}).ok(200)
+	code := s.letter("no@example.com").code
+	verify := object{"type": "email", "email": "no@example.com", "token": code}
+	s.do("POST", "/verify", verify).refused(403, "unknown", "members only")
+	s.Exec(`create or replace function hooks.custom_access_token(input jsonb) returns jsonb language sql as 'select input'`)
+	s.do("POST", "/verify", verify).ok(200)
 }
 
 // spec: auth:138

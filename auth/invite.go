@@ -164,7 +164,7 @@ func (s *Server) checkLink(ctx context.Context, body *linkBody, found *user, aud
 		case body.Password == "":
 			return "", errSignupPassword
 		}
-		if err := s.checkPassword(body.Password); err != nil {
+		if err := s.checkPassword(ctx, body.Password); err != nil {
 			return "", err
 		}
 		return s.hasher.hash(ctx, body.Password)

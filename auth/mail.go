@@ -49,6 +49,9 @@ type letter struct {
 	redirect string
 	newEmail string
 	oldEmail string
+	oldPhone string
+	provider string // that was linked or unlinked
+	factor   string // type of what was added or removed
 }
 
 // send writes a mail and hands it over. The server's limit counts what is handed
@@ -92,6 +95,9 @@ func (s *Server) deliver(ctx context.Context, tx pg.Tx, u *user, l letter) error
 		"Data":            u.UserMetadata.values(),
 		"RedirectTo":      l.redirect,
 		"Phone":           u.Phone,
+		"OldPhone":        l.oldPhone,
+		"Provider":        l.provider,
+		"FactorType":      l.factor,
 	})
 	if err != nil {
 		return err
@@ -104,7 +110,7 @@ func (s *Server) deliver(ctx context.Context, tx pg.Tx, u *user, l letter) error
 func (s *Server) mailData(l letter) map[string]any {
 	data := map[string]any{
 		"token": l.token.code, "token_hash": l.token.hash, "token_new": "", "token_hash_new": "", "redirect_to": l.redirect,
-		"email_action_type": l.kind, "site_url": s.cfg.ExternalURL, "old_email": l.oldEmail, "old_phone": "", "provider": "", "factor_type": "",
+		"email_action_type": l.kind, "site_url": s.cfg.ExternalURL, "old_email": l.oldEmail, "old_phone": l.oldPhone, "provider": l.provider, "factor_type": l.factor,
 	}
 	if l.current.hash != "" {
 		data["token"], data["token_new"], data["token_hash_new"] = l.current.code, l.token.code, l.current.hash

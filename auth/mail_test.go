@@ -120,7 +120,12 @@ func (s *stack) follow(link string, options ...option) landed {
 
 func (s *stack) landed(r *reply) landed {
 	s.t.Helper()
-	r.ok(303)
+	return s.land(r.ok(303))
+}
+
+// land reads where an answer sends a browser, which must not tell where it was.
+func (s *stack) land(r *reply) landed {
+	s.t.Helper()
 	same(s.t, "Referrer-Policy", r.header.Get("Referrer-Policy"), "no-referrer")
 	same(s.t, "Cache-Control", r.header.Get("Cache-Control"), "no-store")
 	to := r.header.Get("Location")

@@ -2,11 +2,11 @@ package auth
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,13 +61,14 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
 		Type   string `json:"factor_type"`
 		Name   string `json:"friendly_name"`
 		Issuer string `json:"issuer"`
+		Phone  string `json:"phone"`
 	}
 	if err := readBody(w, r, &body); err != nil {
 		return err
 	}
 	switch {
 	case body.Type == "phone":
-		return errEnrollPhone
+		return s.enrollPhone(w, r, c, body.Name, body.Phone)
 	case body.Type == "webauthn":
 		return errEnrollWebAuthn
 	case body.Type != "totp":
@@ -88,7 +89,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errUnexpected.because(err)
 	}
-	if err := s.addFactor(r, c, id, body.Name, secret); err != nil {
+	if err := s.addFactor(r, c, &factor{ID: id, FactorType: "totp", FriendlyName: body.Name}, secret); err != nil {
 		return err
 	}
 	type totp struct {
@@ -107,7 +108,7 @@ func (s *Server) enroll(w http.ResponseWriter, r *http.Request) error {
 }
 
 // addFactor stores a factor of the caller, who must be let have another one.
-func (s *Server) addFactor(r *http.Request, c *caller, id uuid.UUID, name, secret string) error {
+func (s *Server) addFactor(r *http.Request, c *caller, f *factor, secret string) error {
 	ctx, now := r.Context(), s.cfg.Now()
 	err := s.inTx(ctx, func(tx pg.Tx) error {
 		u, err := lockUser(ctx, tx, c.ID)
@@ -117,12 +118,20 @@ func (s *Server) addFactor(r *http.Request, c *caller, id uuid.UUID, name, secre
 		if err := exec(ctx, tx, "factor_delete_forgotten", u.ID, now.Add(-challengeLife)); err != nil {
 			return err
 		}
+		if f.Phone != "" {
+			if err := exec(ctx, tx, "factor_delete_phone", u.ID, f.Phone); err != nil {
+				return err
+			}
+		}
 		if u, err = loadUser(ctx, tx, u.ID); err != nil {
 			return err
 		}
-		for _, f := range u.Factors {
-			if f.FriendlyName == name {
-				return errFactorExists.with(name)
+		for _, other := range u.Factors {
+			switch {
+			case f.Phone != "" && other.Phone == f.Phone:
+				return errPhoneFactor
+			case other.FriendlyName == f.FriendlyName:
+				return errFactorExists.with(f.FriendlyName)
 			}
 		}
 		switch {
@@ -131,10 +140,10 @@ func (s *Server) addFactor(r *http.Request, c *caller, id uuid.UUID, name, secre
 		case u.hasVerifiedFactor() && !c.aal2():
 			return errEnrollAAL
 		}
-		if err := exec(ctx, tx, "factor_insert", id, u.ID, name, secret, now); err != nil {
+		if err := exec(ctx, tx, "factor_insert", f.ID, u.ID, f.FriendlyName, f.FactorType, secret, f.Phone, now); err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, byUser(u), "factor_in_progress", s.clientOf(r), map[string]any{"factor_id": id, "factor_type": "totp"})
+		return s.audit(ctx, tx, byUser(u), "factor_in_progress", s.clientOf(r), map[string]any{"factor_id": f.ID, "factor_type": f.FactorType})
 	})
 	return databaseError(err, errUpdatingUser)
 }
@@ -148,16 +157,36 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.totpFactor(r, c)
+	f, err := s.servedFactor(r, c)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Channel string `json:"channel"`
+	}
+	if err := readOptionalBody(w, r, &body); err != nil {
+		return err
+	}
+	channel, err := s.channelOf(body.Channel)
 	if err != nil {
 		return err
 	}
 	ctx, id, from, now := r.Context(), uuid.New(), s.clientOf(r), s.cfg.Now()
-	err = s.inTx(ctx, func(tx pg.Tx) error {
+	begin := s.inTx
+	if f.FactorType == "phone" {
+		begin = s.inMailTx
+	}
+	err = begin(ctx, func(tx pg.Tx) error {
+		var hash string
+		if f.FactorType == "phone" {
+			if hash, err = s.textFactor(ctx, tx, c.user, f, channel); err != nil {
+				return err
+			}
+		}
 		if err := exec(ctx, tx, "factor_challenged", f.ID); err != nil {
 			return err
 		}
-		if err := exec(ctx, tx, "challenge_insert", id, f.ID, from.ip, now); err != nil {
+		if err := exec(ctx, tx, "challenge_insert", id, f.ID, from.ip, hash, now); err != nil {
 			return err
 		}
 		return s.audit(ctx, tx, byUser(c.user), "challenge_created", from, map[string]any{"factor_id": f.ID, "factor_status": f.Status})
@@ -173,15 +202,17 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// totpFactor finds the caller's factor of a path, of the one type that is served.
-func (s *Server) totpFactor(r *http.Request, c *caller) (*factor, error) {
+// servedFactor finds the caller's factor of a path, of a type that is served.
+func (s *Server) servedFactor(r *http.Request, c *caller) (*factor, error) {
 	f, err := ownFactor(r, c.Factors)
 	switch {
 	case err != nil:
 		return nil, err
-	case f.FactorType != "totp":
-		return nil, errNotServed.with("A factor of type " + f.FactorType)
-	case !s.cfg.EnableTOTPVerify:
+	case f.FactorType == "phone" && !s.cfg.EnablePhoneVerify:
+		return nil, errVerifyPhone
+	case f.FactorType == "webauthn":
+		return nil, errVerifyWebAuthn
+	case f.FactorType == "totp" && !s.cfg.EnableTOTPVerify:
 		return nil, errVerifyTOTP
 	}
 	return f, nil
@@ -205,7 +236,7 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &body); err != nil {
 		return err
 	}
-	f, err := s.totpFactor(r, c)
+	f, err := s.servedFactor(r, c)
 	switch {
 	case err != nil:
 		return err
@@ -226,7 +257,7 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return notFound(err)
 		}
-		right, err := s.checkFactorCode(ctx, tx, f.ID, challenge, from.ip, body.Code)
+		right, err := s.checkFactorCode(ctx, tx, f, challenge, from.ip, body.Code)
 		if err != nil {
 			return err
 		}
@@ -239,6 +270,9 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 		}
 		if !right {
 			refused = errTOTPCode // committed: the guess counts
+			if f.FactorType == "phone" {
+				refused = errPhoneCode
+			}
 			return nil
 		}
 		g, err = s.stepUp(ctx, tx, u, c.session.id, f, challenge)
@@ -250,17 +284,20 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
 	}
+	if f.Status != "verified" {
+		s.notify(ctx, g.user, letter{template: "mfa_factor_enrolled", to: g.user.Email, factor: f.FactorType})
+	}
 	return s.respond(w, r, g, nil)
 }
 
 // checkFactorCode decides about a code for a challenge, which must be of the factor,
 // unused, and from the address that asked for it.
-func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, id, challenge uuid.UUID, from netip.Addr, code string) (right bool, err error) {
-	var secret string
+func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, f *factor, challenge uuid.UUID, from netip.Addr, code string) (right bool, err error) {
+	var secret, phone, sent string
 	var created time.Time
 	var used *time.Time
 	var ip netip.Addr
-	err = tx.QueryRow(ctx, sql("challenge_lock"), challenge, id).Scan(&secret, &created, &used, &ip)
+	err = tx.QueryRow(ctx, sql("challenge_lock"), challenge, f.ID).Scan(&secret, &phone, &sent, &created, &used, &ip)
 	now := s.cfg.Now()
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -272,14 +309,25 @@ func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, id, challenge uu
 	case now.After(created.Add(challengeLife)):
 		return false, errChallengeExpired.with(challenge)
 	}
-	wait, err := s.take(ctx, tx, "factor:"+id.String(), challengeLife/codesAtOnce, codesAtOnce-1)
+	wait, err := s.take(ctx, tx, "factor:"+f.ID.String(), challengeLife/codesAtOnce, codesAtOnce-1)
 	if err != nil {
 		return false, err
 	}
 	if wait > 0 {
 		return false, errRateLimit
 	}
+	if f.FactorType == "phone" {
+		return sent != "" && subtle.ConstantTimeCompare([]byte(hashCode(phone, code)), []byte(sent)) == 1, nil
+	}
 	return totpFits(secret, code, now), nil
+}
+
+// methodOf is what claim amr says of a factor.
+func methodOf(f *factor) string {
+	if f.FactorType == "phone" {
+		return byPhone
+	}
+	return byTOTP
 }
 
 // stepUp makes the factor count and raises the session.
@@ -297,7 +345,7 @@ func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUI
 	if err := exec(ctx, tx, "refresh_token_delete_all", sess.id); err != nil {
 		return nil, err
 	}
-	g := &grant{session: sess.id, method: byTOTP}
+	g := &grant{session: sess.id, method: methodOf(f)}
 	if s.cfg.RefreshTokenVersion == 2 || sess.key != "" {
 		sess.key, sess.counter = newTokenKey(), sess.counter+2
 		g.refreshToken = sess.token()
@@ -314,7 +362,7 @@ func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUI
 		{"challenge_verified", []any{challenge, now}},
 		{"factor_verified", []any{f.ID, now}},
 		{"factor_delete_unverified", []any{u.ID, f.FactorType}},
-		{"amr_add", []any{sess.id, byTOTP, now}},
+		{"amr_add", []any{sess.id, g.method, now}},
 		{"session_raise", []any{sess.id, f.ID, sess.key, sess.counter, now}},
 		{"session_delete_lower", []any{u.ID, sess.id}},
 	} {
@@ -325,8 +373,10 @@ func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUI
 	if g.methods, err = loadAMR(ctx, tx, sess.id); err != nil {
 		return nil, err
 	}
-	g.user, err = loadUser(ctx, tx, u.ID)
-	return g, err
+	if g.user, err = loadUser(ctx, tx, u.ID); err != nil {
+		return nil, err
+	}
+	return g, s.claim(ctx, tx, g)
 }
 
 // unenroll answers DELETE /factors/{id}. Sessions that the factor raised fall to
@@ -345,6 +395,9 @@ func (s *Server) unenroll(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := s.dropFactor(r, c.user, byUser(c.user), f, "factor_unenrolled"); err != nil {
 		return err
+	}
+	if f.Status == "verified" {
+		s.notify(r.Context(), c.user, letter{template: "mfa_factor_unenrolled", to: c.Email, factor: f.FactorType})
 	}
 	writeJSON(w, http.StatusOK, struct {
 		ID uuid.UUID `json:"id"`
@@ -367,90 +420,4 @@ func (s *Server) dropFactor(r *http.Request, u *user, who actor, f *factor, acti
 		return s.audit(ctx, tx, who, action, s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID, "factor_type": f.FactorType})
 	})
 	return databaseError(err, errUpdatingUser)
-}
-
-// userOfFactors finds the user whom an administrator's path names.
-func (s *Server) userOfFactors(r *http.Request) (*user, error) {
-	id, ok := parseUUID(r.PathValue("id"))
-	if !ok {
-		return nil, errUserIDForm
-	}
-	u, err := loadUser(r.Context(), s.cfg.Pool, id)
-	return u, notFound(err)
-}
-
-// adminFactors answers GET /admin/users/{id}/factors.
-func (s *Server) adminFactors(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	if u.Factors == nil {
-		u.Factors = []factor{}
-	}
-	writeJSON(w, http.StatusOK, u.Factors)
-	return nil
-}
-
-// adminFactorUpdate answers PUT /admin/users/{id}/factors/{factor}.
-func (s *Server) adminFactorUpdate(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	f, err := ownFactor(r, u.Factors)
-	if err != nil {
-		return err
-	}
-	var body struct {
-		Name  string `json:"friendly_name"`
-		Phone string `json:"phone"`
-	}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
-	if len(body.Name) > maxName {
-		return errFactorName
-	}
-	if body.Phone != "" && f.FactorType == "phone" {
-		if f.Phone, err = phoneOf(body.Phone); err != nil {
-			return err
-		}
-	}
-	if body.Name != "" {
-		f.FriendlyName = body.Name
-	}
-	ctx, now := r.Context(), s.cfg.Now()
-	err = s.inTx(ctx, func(tx pg.Tx) error {
-		if err := exec(ctx, tx, "factor_update", f.ID, f.FriendlyName, f.Phone, now); err != nil {
-			return err
-		}
-		return s.audit(ctx, tx, byAdmin(r), "factor_updated", s.clientOf(r), map[string]any{"user_id": u.ID, "factor_id": f.ID})
-	})
-	if strings.HasPrefix(uniqueViolation(err), "mfa_factors_user_friendly_name") {
-		return errFactorExists.with(f.FriendlyName)
-	}
-	if err != nil {
-		return databaseError(err, errUpdatingUser)
-	}
-	f.UpdatedAt = now.UTC()
-	writeJSON(w, http.StatusOK, f)
-	return nil
-}
-
-// adminFactorDelete answers DELETE /admin/users/{id}/factors/{factor}.
-func (s *Server) adminFactorDelete(w http.ResponseWriter, r *http.Request) error {
-	u, err := s.userOfFactors(r)
-	if err != nil {
-		return err
-	}
-	f, err := ownFactor(r, u.Factors)
-	if err != nil {
-		return err
-	}
-	if err := s.dropFactor(r, u, byAdmin(r), f, "factor_deleted"); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, f)
-	return nil
 }

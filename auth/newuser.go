@@ -19,7 +19,8 @@ type newUser struct {
 	hash         string
 	app, meta    metadata
 	anonymous    bool
-	flow         flow // of the client that signs up
+	flow         flow   // of the client that signs up
+	channel      string // of the message to its phone
 }
 
 // insertUser makes the row as triggers on auth.users expect it: the role comes

@@ -30,6 +30,7 @@ const (
 	toChangeNew      purpose = "email_change_token_new"
 	toChangeCurrent  purpose = "email_change_token_current"
 	toReauthenticate purpose = "reauthentication_token"
+	toChangePhone    purpose = "phone_change_token"
 )
 
 // sentAt is when the user's token was sent, from which on it lives.
@@ -41,19 +42,28 @@ func (p purpose) sentAt(u *user) *time.Time {
 		return u.RecoverySentAt
 	case toReauthenticate:
 		return u.ReauthenticationSentAt
+	case toChangePhone:
+		return u.PhoneChangeSentAt
 	}
 	return u.EmailChangeSentAt
 }
 
-// address is where the user's token was sent, as its hash holds it.
-func (p purpose) address(u *user) string {
+// own is the user's spelling of an address that its token proves, empty when the
+// user has another one by now.
+func (p purpose) own(u *user, address string) string {
+	own := u.Email
 	switch {
 	case p == toChangeNew:
-		return u.NewEmail
-	case p == toReauthenticate && u.Email == "":
-		return u.Phone
+		own = u.NewEmail
+	case p == toChangePhone:
+		own = u.NewPhone
+	case isPhone(address):
+		own = u.Phone
 	}
-	return u.Email
+	if !strings.EqualFold(own, address) {
+		return ""
+	}
+	return own
 }
 
 // purposesOf are the tokens that a verification of this type accepts.
@@ -110,12 +120,12 @@ var storeSent = map[purpose]string{
 	toReauthenticate: "user_reauthentication_sent",
 }
 
-// storeOneTime replaces the user's token of a purpose.
+// storeOneTime replaces the user's token of a purpose, which is mailed.
 func (s *Server) storeOneTime(ctx context.Context, tx pg.Tx, u *user, p purpose, tok oneTime) error {
 	if err := exec(ctx, tx, storeSent[p], u.ID, tok.hash, s.cfg.Now()); err != nil {
 		return err
 	}
-	return s.setOneTime(ctx, tx, u.ID, p, tok, p.address(u))
+	return s.setOneTime(ctx, tx, u.ID, p, tok, u.Email)
 }
 
 func (s *Server) setOneTime(ctx context.Context, tx pg.Tx, id uuid.UUID, p purpose, tok oneTime, address string) error {
@@ -128,9 +138,10 @@ type proof struct {
 	user    *user
 	purpose purpose
 	hash    string
+	address string // that it proves
 }
 
-// proveByHash takes a token from a link.
+// proveByHash takes a token from a link, which is in mails alone.
 func (s *Server) proveByHash(ctx context.Context, tx pg.Tx, hash string, accepted []purpose) (*proof, error) {
 	var id uuid.UUID
 	err := tx.QueryRow(ctx, sql("one_time_token_find"), hash).Scan(&id)
@@ -140,8 +151,8 @@ func (s *Server) proveByHash(ctx context.Context, tx pg.Tx, hash string, accepte
 	if err != nil {
 		return nil, pg.Wrap(err, "one_time_token_find")
 	}
-	return s.prove(ctx, tx, id, accepted, errLinkExpired, func(_ *user, t liveToken) bool {
-		return subtle.ConstantTimeCompare([]byte(t.hash), []byte(hash)) == 1
+	return s.prove(ctx, tx, id, accepted, errLinkExpired, func(_ string, t liveToken) bool {
+		return !isPhone(t.address) && subtle.ConstantTimeCompare([]byte(t.hash), []byte(hash)) == 1
 	})
 }
 
@@ -149,9 +160,8 @@ func (s *Server) proveByHash(ctx context.Context, tx pg.Tx, hash string, accepte
 // against the tokens that it may have meant: its error must not roll that back.
 func (s *Server) proveByCode(ctx context.Context, tx pg.Tx, id uuid.UUID, address, code string, accepted []purpose) (*proof, error) {
 	var tried []liveToken
-	p, err := s.prove(ctx, tx, id, accepted, errCodeExpired, func(u *user, t liveToken) bool {
-		own := t.purpose.address(u)
-		if own == "" || !strings.EqualFold(own, address) {
+	p, err := s.prove(ctx, tx, id, accepted, errCodeExpired, func(own string, t liveToken) bool {
+		if !strings.EqualFold(t.address, address) {
 			return false
 		}
 		tried = append(tried, t)
@@ -170,7 +180,7 @@ func (s *Server) proveByCode(ctx context.Context, tx pg.Tx, id uuid.UUID, addres
 }
 
 // prove locks the user and looks for the live token that was presented.
-func (s *Server) prove(ctx context.Context, tx pg.Tx, id uuid.UUID, accepted []purpose, expired error, presented func(*user, liveToken) bool) (*proof, error) {
+func (s *Server) prove(ctx context.Context, tx pg.Tx, id uuid.UUID, accepted []purpose, expired error, presented func(own string, t liveToken) bool) (*proof, error) {
 	u, err := lockUser(ctx, tx, id)
 	if errors.Is(err, sluice.ErrNotFound) {
 		return nil, expired
@@ -184,16 +194,19 @@ func (s *Server) prove(ctx context.Context, tx pg.Tx, id uuid.UUID, accepted []p
 	}
 	for _, p := range accepted {
 		t, found := tokens[p]
-		if !found || !presented(u, t) {
+		if !found {
 			continue
 		}
-		if sent := p.sentAt(u); sent == nil || s.cfg.Now().After(sent.Add(s.cfg.CodeExpiry)) {
+		if own := p.own(u, t.address); own == "" || !presented(own, t) {
+			continue
+		}
+		if sent := p.sentAt(u); sent == nil || s.cfg.Now().After(sent.Add(s.codeLife(t.address))) {
 			return nil, expired
 		}
 		if u.banned(s.cfg.Now()) {
 			return nil, errBannedBearer
 		}
-		return &proof{u, p, t.hash}, nil
+		return &proof{u, p, t.hash, t.address}, nil
 	}
 	return nil, expired
 }
@@ -202,13 +215,22 @@ func (s *Server) prove(ctx context.Context, tx pg.Tx, id uuid.UUID, accepted []p
 type liveToken struct {
 	purpose purpose
 	hash    string
+	address string
+}
+
+// codeLife is how long what was sent to an address lives.
+func (s *Server) codeLife(address string) time.Duration {
+	if isPhone(address) {
+		return s.cfg.SMS.CodeExpiry
+	}
+	return s.cfg.CodeExpiry
 }
 
 func liveTokens(ctx context.Context, tx pg.Tx, id uuid.UUID) (map[purpose]liveToken, error) {
 	rows, _ := tx.Query(ctx, sql("one_time_token_list"), id) // its error is also the rows'
 	out := map[purpose]liveToken{}
 	var t liveToken
-	_, err := pgx.ForEachRow(rows, []any{&t.purpose, &t.hash}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&t.purpose, &t.hash, &t.address}, func() error {
 		out[t.purpose] = t
 		return nil
 	})
@@ -222,7 +244,7 @@ const maxGuesses = 10
 // wrongGuess counts a wrong code, on all nodes together, and ends the token when
 // there were too many.
 func (s *Server) wrongGuess(ctx context.Context, tx pg.Tx, id uuid.UUID, t liveToken) error {
-	wait, err := s.take(ctx, tx, "guess:"+strings.TrimPrefix(t.hash, pkcePrefix), s.cfg.CodeExpiry, maxGuesses-2)
+	wait, err := s.take(ctx, tx, "guess:"+strings.TrimPrefix(t.hash, pkcePrefix), s.codeLife(t.address), maxGuesses-2)
 	if err != nil || wait == 0 {
 		return err
 	}

@@ -19,7 +19,8 @@ type otpBody struct {
 	ChallengeMethod string   `json:"code_challenge_method"`
 }
 
-// otp answers POST /otp: a code and a link by mail, which sign in who has them.
+// otp answers POST /otp: a code and a link by mail, or a code to a phone, which sign in
+// who has them.
 func (s *Server) otp(w http.ResponseWriter, r *http.Request) error {
 	if !s.otps.allow(s.clientIP(r), s.cfg.Now()) {
 		return errRateLimit
@@ -38,7 +39,7 @@ func (s *Server) otp(w http.ResponseWriter, r *http.Request) error {
 	case body.Phone != "" && !s.cfg.EnablePhone:
 		return errOTPPhoneOff
 	case body.Phone != "":
-		return errNoSMSProvider
+		return s.textSignIn(w, r, &body)
 	}
 	return s.mailSignIn(w, r, &body)
 }
@@ -118,7 +119,7 @@ func (s *Server) userForLink(ctx context.Context, tx pg.Tx, found *user, n newUs
 		return u, notFound(err)
 	}
 	u, err := s.createUser(ctx, tx, n)
-	if err != nil || !s.cfg.EmailAutoconfirm {
+	if err != nil || !s.autoconfirms(n.provider) {
 		return u, err
 	}
 	if err := s.confirm(ctx, tx, u.ID, n.provider, u.UserMetadata); err != nil {
@@ -208,7 +209,7 @@ func (s *Server) resend(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if body.Phone != "" {
-		return s.resendPhone(w, r, body.Phone)
+		return s.resendText(w, r, body.Type, &body.otpBody)
 	}
 	email, err := emailOf(body.Email)
 	if err != nil {
@@ -264,22 +265,4 @@ func checkResend(kind string, body *otpBody) (flow, error) {
 		return flow{}, errResendNeither
 	}
 	return flowOf(body.ChallengeMethod, body.Challenge)
-}
-
-// resendPhone answers for a phone: no user of one waits for a message that could
-// be sent.
-func (s *Server) resendPhone(w http.ResponseWriter, r *http.Request, phone string) error {
-	phone, err := phoneOf(phone)
-	if err != nil {
-		return err
-	}
-	u, err := findUser(r.Context(), s.cfg.Pool, "", phone, s.audience(r))
-	switch {
-	case err != nil:
-		return err
-	case u != nil && u.PhoneConfirmedAt == nil:
-		return errNoSMSProvider
-	}
-	writeJSON(w, http.StatusOK, struct{}{})
-	return nil
 }

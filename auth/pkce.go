@@ -113,8 +113,10 @@ func (s *Server) exchange(ctx context.Context, tx pg.Tx, code, verifier string, 
 		f          flow
 		method     string
 		issued     time.Time
+
+		access, refresh string // of a provider
 	)
-	err := tx.QueryRow(ctx, sql("flow_lock"), code).Scan(&id, &userID, &f.method, &f.challenge, &method, &issued)
+	err := tx.QueryRow(ctx, sql("flow_lock"), code).Scan(&id, &userID, &f.method, &f.challenge, &method, &issued, &access, &refresh)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, errFlowNotFound
@@ -140,7 +142,11 @@ func (s *Server) exchange(ctx context.Context, tx pg.Tx, code, verifier string, 
 	if err := s.audit(ctx, tx, byUser(u), "login", from, map[string]any{"provider_type": method}); err != nil {
 		return nil, err
 	}
-	return s.signIn(ctx, tx, u, method, from)
+	g, err := s.signIn(ctx, tx, u, method, from)
+	if err == nil {
+		g.providerToken, g.providerRefresh = access, refresh
+	}
+	return g, err
 }
 
 // provenBy reports whether verifier is what the challenge was made from.

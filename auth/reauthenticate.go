@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-dev/sluice/pg"
 )
 
-// reauthenticate answers GET /reauthenticate: a code by mail, with which PUT /user
+// reauthenticate answers GET /reauthenticate: a code by mail or to the phone, with which PUT /user
 // takes a new password.
 func (s *Server) reauthenticate(w http.ResponseWriter, r *http.Request) error {
 	c, err := s.caller(r)
@@ -21,19 +21,24 @@ func (s *Server) reauthenticate(w http.ResponseWriter, r *http.Request) error {
 		return errReauthEmail
 	case c.Email == "" && c.PhoneConfirmedAt == nil:
 		return errReauthPhone
-	case c.Email == "":
-		return errNoSMSProvider
 	}
 	ctx := r.Context()
+	var sent sentText
 	err = s.inMailTx(ctx, func(tx pg.Tx) error {
 		u, err := lockUser(ctx, tx, c.ID)
 		if err != nil {
 			return notFound(err)
 		}
-		if err := s.spaced(ctx, tx, string(toReauthenticate), u.ID.String()); err != nil {
-			return err
+		if u.Email != "" {
+			if err := s.spaced(ctx, tx, string(toReauthenticate), u.ID.String()); err != nil {
+				return err
+			}
 		}
 		if err := s.audit(ctx, tx, byUser(u), "user_reauthenticate_requested", s.clientOf(r), nil); err != nil {
+			return err
+		}
+		if u.Email == "" {
+			sent.ID, err = s.textCode(ctx, tx, u, toReauthenticate, u.Phone, "sms")
 			return err
 		}
 		tok := s.newOneTime(u.Email, flow{})
@@ -45,14 +50,14 @@ func (s *Server) reauthenticate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return databaseError(err, errUpdatingUser)
 	}
-	writeJSON(w, http.StatusOK, struct{}{})
+	writeJSON(w, http.StatusOK, sent)
 	return nil
 }
 
 // checkNonce decides about the code from /reauthenticate. It stays good until the
 // password is set, which voids every code of the user.
 func (s *Server) checkNonce(ctx context.Context, c *caller, nonce string) error {
-	address := toReauthenticate.address(c.user)
+	address := c.name()
 	if address == "" {
 		return errNonce
 	}

@@ -164,10 +164,10 @@ func landing(target string, query, fragment url.Values) string {
 
 // sendTo sends a browser on. The address that it comes from has a token in it,
 // which must not travel further.
-func sendTo(w http.ResponseWriter, r *http.Request, target string) error {
+func sendTo(w http.ResponseWriter, r *http.Request, status int, target string) error {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
-	http.Redirect(w, r, target, http.StatusSeeOther)
+	http.Redirect(w, r, target, status)
 	return nil
 }

@@ -46,7 +46,7 @@ func (s *Server) refresh(w http.ResponseWriter, r *http.Request) error {
 			return s.respond(w, r, g, nil)
 		case !errors.Is(err, errBusy):
 			return databaseError(err, errUnexpected)
-		case time.Since(begin) > busyFor:
+		case time.Since(begin) > s.busyFor:
 			return errConflict
 		}
 		// No connection is held here.

@@ -325,6 +325,7 @@ func TestRefreshWaitsForTheLock(t *testing.T) {
 func TestRefreshGivesUp(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
+	s.server.WaitForLocks(50 * time.Millisecond)
 	in := s.signUp("a@example.com")
 	err := pgx.BeginFunc(t.Context(), s.Admin(), func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "select from auth.sessions for update"); err != nil {
@@ -336,6 +337,7 @@ func TestRefreshGivesUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.server.WaitForLocks(5 * time.Minute)
 	s.renew(in.refresh()).ok(200)
 }
 

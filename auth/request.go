@@ -300,7 +300,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 func levelOf(e *apiError) slog.Level {
-	if errors.Is(e.cause, sluice.ErrUnavailable) || e.status == http.StatusNotImplemented {
+	if errors.Is(e.cause, sluice.ErrUnavailable) {
 		return slog.LevelWarn
 	}
 	return slog.LevelError

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"text/template"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -24,9 +25,16 @@ type Server struct {
 
 	redirects *redirects
 	templates *templates
-	hooks     map[string]*hook // by point
-	hookPause time.Duration    // between two tries of a request
-	mailing   chan struct{}    // one for each transaction that waits for a mail server
+	providers map[string]*provider
+	captcha   *captcha
+	// breachedList is nil where new passwords are not looked up.
+	breachedList *breachedList
+	hooks        map[string]*hook // by point
+	hookPause    time.Duration    // between two tries of a request
+	busyFor      time.Duration    // how long a refresh waits for the lock of its session
+	mailing      chan struct{}    // one for each transaction that waits for a mail server
+
+	textBody, factorText *template.Template // of messages with a code
 
 	signups, updates, otps, magiclinks, recovers, resends, tokens, verifies, anonymous *buckets
 	challenges, factorVerifies                                                         *buckets
@@ -45,8 +53,12 @@ func New(cfg Config) (*Server, error) {
 		mux:       http.NewServeMux(),
 		templates: &templates{own: cfg.Templates, log: cfg.Logger},
 		mailing:   make(chan struct{}, mailsAtOnce),
+		providers: map[string]*provider{},
 		hooks:     map[string]*hook{},
 		hookPause: 2 * time.Second,
+		busyFor:   busyFor,
+
+		breachedList: newBreachedList(cfg.RefuseBreached, cfg.BreachedURL),
 
 		signups:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
 		updates:    newBuckets(cfg.RateLimits.SignInSignUp, fiveMinutes),
@@ -64,14 +76,23 @@ func New(cfg Config) (*Server, error) {
 	if s.redirects, err = newRedirects(cfg.SiteURL, cfg.RedirectURLs); err != nil {
 		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
 	}
+	if s.captcha, err = newCaptcha(cfg.Captcha); err != nil {
+		return nil, fmt.Errorf("auth: %w: %w", err, sluice.ErrInvalid)
+	}
+	for name, p := range cfg.Providers {
+		if s.providers[name], err = newProvider(name, p, cfg.ExternalURL+"/callback", cfg.Now); err != nil {
+			return nil, fmt.Errorf("auth: provider %q: %w: %w", name, err, sluice.ErrInvalid)
+		}
+	}
 	for point, h := range cfg.Hooks {
-		if !slices.Contains([]string{hookToken, hookBeforeUser, hookAfterUser, hookPassword, hookMFA, hookMail}, point) {
+		if !slices.Contains([]string{hookToken, hookBeforeUser, hookAfterUser, hookPassword, hookMFA, hookMail, hookSMS}, point) {
 			return nil, fmt.Errorf("auth: there is no hook %q: %w", point, sluice.ErrInvalid)
 		}
 		if s.hooks[point], err = newHook(h); err != nil {
 			return nil, fmt.Errorf("auth: hook %q: %w: %w", point, err, sluice.ErrInvalid)
 		}
 	}
+	s.textBody, s.factorText = s.textTemplate(cfg.SMS.Template), s.textTemplate(cfg.PhoneFactor.Template)
 	s.routes()
 	s.warn()
 	return s, nil
@@ -128,19 +149,23 @@ func (s *Server) routes() {
 		"/settings":                         {"GET": s.settings, "HEAD": s.settings},
 		"/.well-known/jwks.json":            {"GET": s.serveJWKS, "HEAD": s.serveJWKS},
 		"/.well-known/openid-configuration": {"GET": s.openID, "HEAD": s.openID},
-		"/signup":                           {"POST": s.signup},
+		"/signup":                           {"POST": s.human(s.signup)},
 		"/token":                            {"POST": s.token},
 		"/user":                             {"GET": s.getUser, "PUT": s.updateUser},
 		"/logout":                           {"POST": s.logout},
-		"/otp":                              {"POST": s.otp},
-		"/magiclink":                        {"POST": s.magiclink},
-		"/recover":                          {"POST": s.recover},
-		"/resend":                           {"POST": s.resend},
+		"/otp":                              {"POST": s.human(s.otp)},
+		"/magiclink":                        {"POST": s.human(s.magiclink)},
+		"/recover":                          {"POST": s.human(s.recover)},
+		"/resend":                           {"POST": s.human(s.resend)},
 		"/verify":                           {"GET": s.verifyLink, "POST": s.verify},
 		"/reauthenticate":                   {"GET": s.reauthenticate},
 		"/invite":                           {"POST": s.admin(s.invite)},
 		"/admin/generate_link":              {"POST": s.admin(s.generateLink)},
 		"/admin/audit":                      {"GET": s.admin(s.adminAudit)},
+		"/authorize":                        {"GET": s.authorize},
+		"/callback":                         {"GET": s.callback, "POST": s.callback},
+		"/user/identities/authorize":        {"GET": s.linkIdentity},
+		"/user/identities/{identity}":       {"DELETE": s.unlinkIdentity},
 		"/factors":                          {"POST": s.enroll},
 		"/factors/{factor}":                 {"DELETE": s.unenroll},
 		"/factors/{factor}/challenge":       {"POST": s.challenge},

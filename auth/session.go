@@ -65,13 +65,14 @@ const (
 	byAnonymous = "anonymous"
 	byOTP       = "otp"
 	byTOTP      = "totp"
+	byPhone     = "mfa/phone"
 )
 
 // aalOf derives the assurance level: a second factor among the methods raises it.
 func aalOf(methods []amr) string {
 	for _, m := range methods {
 		switch m.Method {
-		case byTOTP, "mfa/phone", "mfa/webauthn":
+		case byTOTP, byPhone, "mfa/webauthn":
 			return "aal2"
 		}
 	}
@@ -97,6 +98,11 @@ type grant struct {
 	methods      []amr
 	refreshToken string
 	method       string // how this token came about, for the claims' hook
+	expires      time.Time
+	claims       map[string]any // of the access token, once the hook has seen them
+
+	// providerToken and providerRefresh are of the provider that was signed in with.
+	providerToken, providerRefresh string
 }
 
 // signIn opens a session for u, whose password hash is the one that was checked.
@@ -129,8 +135,10 @@ func (s *Server) signIn(ctx context.Context, tx pg.Tx, u *user, method string, f
 			return nil, err
 		}
 	}
-	g.user, err = loadUser(ctx, tx, u.ID)
-	return g, err
+	if g.user, err = loadUser(ctx, tx, u.ID); err != nil {
+		return nil, err
+	}
+	return g, s.claim(ctx, tx, g)
 }
 
 // tokenResponse is the answer to every grant.
@@ -142,6 +150,9 @@ type tokenResponse struct {
 	RefreshToken string        `json:"refresh_token"`
 	User         *user         `json:"user"`
 	WeakPassword *weakPassword `json:"weak_password,omitempty"`
+
+	ProviderToken   string `json:"provider_token,omitempty"`
+	ProviderRefresh string `json:"provider_refresh_token,omitempty"`
 }
 
 type weakPassword struct {
@@ -167,16 +178,19 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, g *grant, weak 
 	return nil
 }
 
-// issue signs the access token of a grant.
-func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
+// claim makes the claims of a grant's access token, which the project's hook may
+// write or refuse: within the transaction of a sign-in, so that a refusal leaves
+// nothing behind.
+func (s *Server) claim(ctx context.Context, tx pg.Tx, g *grant) error {
 	now := s.cfg.Now()
-	expires := now.Add(s.cfg.JWTExpiry)
+	g.expires = now.Add(s.cfg.JWTExpiry)
 	u := g.user
-	claims, err := s.customClaims(ctx, g, map[string]any{
+	var err error
+	g.claims, err = s.customClaims(ctx, tx, g, map[string]any{
 		"iss":           s.cfg.Issuer,
 		"sub":           u.ID.String(),
 		"aud":           u.Aud,
-		"exp":           expires.Unix(),
+		"exp":           g.expires.Unix(),
 		"iat":           now.Unix(),
 		"email":         u.Email,
 		"phone":         u.Phone,
@@ -188,10 +202,20 @@ func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
 		"session_id":    g.session.String(),
 		"is_anonymous":  u.IsAnonymous,
 	})
-	if err != nil {
-		return nil, err
+	return err
+}
+
+// issue signs the access token of a grant. The claims of a refresh are made here,
+// when nobody waits for its session any more.
+func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
+	u := g.user
+	if g.claims == nil {
+		err := s.inTx(ctx, func(tx pg.Tx) error { return s.claim(ctx, tx, g) })
+		if err != nil {
+			return nil, databaseError(err, errHook)
+		}
 	}
-	access, err := s.cfg.Keys.Sign(claims)
+	access, err := s.cfg.Keys.Sign(g.claims)
 	if err != nil {
 		return nil, errUnexpected.because(err)
 	}
@@ -201,8 +225,8 @@ func (s *Server) issue(ctx context.Context, g *grant) (*tokenResponse, error) {
 	}
 	return &tokenResponse{
 		AccessToken: access, TokenType: "bearer",
-		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: expires.Unix(),
-		RefreshToken: g.refreshToken, User: u,
+		ExpiresIn: int64(s.cfg.JWTExpiry / time.Second), ExpiresAt: g.expires.Unix(),
+		RefreshToken: g.refreshToken, User: u, ProviderToken: g.providerToken, ProviderRefresh: g.providerRefresh,
 	}, nil
 }
 

@@ -14,13 +14,6 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// providers are the OAuth providers that clients know; none is served yet.
-var providers = []string{
-	"apple", "azure", "bitbucket", "discord", "facebook", "snapchat", "figma", "fly", "github", "gitlab", "google",
-	"keycloak", "kakao", "linkedin", "linkedin_oidc", "notion", "spotify", "slack", "slack_oidc", "workos", "twitch",
-	"twitter", "zoom",
-}
-
 // settings answers GET /settings.
 func (s *Server) settings(w http.ResponseWriter, _ *http.Request) error {
 	external := map[string]bool{
@@ -28,8 +21,11 @@ func (s *Server) settings(w http.ResponseWriter, _ *http.Request) error {
 		"email":           s.cfg.EnableEmail,
 		"phone":           s.cfg.EnablePhone,
 	}
-	for _, p := range providers {
-		external[p] = false
+	for _, name := range providerNames {
+		external[name] = s.providers[name] != nil
+	}
+	for _, name := range []string{"x", "vercel_marketplace"} {
+		delete(external, name) // the original does not tell them
 	}
 	writeJSON(w, http.StatusOK, struct {
 		External                     map[string]bool `json:"external"`
@@ -45,6 +41,7 @@ func (s *Server) settings(w http.ResponseWriter, _ *http.Request) error {
 		DisableSignup:     !s.cfg.EnableSignup,
 		MailerAutoconfirm: s.cfg.EmailAutoconfirm,
 		PhoneAutoconfirm:  s.cfg.PhoneAutoconfirm,
+		SMSProvider:       s.cfg.SMS.Provider,
 	})
 	return nil
 }

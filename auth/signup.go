@@ -44,13 +44,10 @@ func (s *Server) signup(w http.ResponseWriter, r *http.Request) error {
 	if found != nil {
 		return s.signupAgain(w, r, n, found, body.Password)
 	}
-	switch {
-	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
-		return errNoSMSProvider
-	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
-		return s.signupWaiting(w, r, n)
+	if s.autoconfirms(n.provider) {
+		return s.signupNew(w, r, n)
 	}
-	return s.signupNew(w, r, n)
+	return s.signupWaiting(w, r, n)
 }
 
 // checkSignup decides about all that does not need the database, in the
@@ -66,7 +63,7 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	if body.Password == "" {
 		return n, errSignupPassword
 	}
-	if err := s.checkPassword(body.Password); err != nil {
+	if err := s.checkPassword(r.Context(), body.Password); err != nil {
 		return n, err
 	}
 	if body.Email != "" && body.Phone != "" {
@@ -87,8 +84,8 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	if body.Challenge != "" {
 		return n, errPKCEPhone
 	}
-	if body.Channel != "" && body.Channel != "sms" {
-		return n, errChannel
+	if n.channel, err = s.channelOf(body.Channel); err != nil {
+		return n, err
 	}
 	if !s.cfg.EnablePhone {
 		return n, errSignupPhoneOff
@@ -96,6 +93,14 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	n.provider = "phone"
 	n.phone, err = phoneOf(body.Phone)
 	return n, err
+}
+
+// autoconfirms reports whether addresses of a provider need no confirmation.
+func (s *Server) autoconfirms(provider string) bool {
+	if provider == "phone" {
+		return s.cfg.PhoneAutoconfirm
+	}
+	return s.cfg.EmailAutoconfirm
 }
 
 // signupAgain answers for an address that has a user. Nobody proved to own the
@@ -108,10 +113,7 @@ func (s *Server) signupAgain(w http.ResponseWriter, r *http.Request, n newUser, 
 		}
 		return s.signupPretended(w, r, n)
 	}
-	switch {
-	case n.provider == "phone" && !s.cfg.PhoneAutoconfirm:
-		return errNoSMSProvider
-	case n.provider == "email" && !s.cfg.EmailAutoconfirm:
+	if !s.autoconfirms(n.provider) {
 		return s.confirmAgain(w, r, n, u)
 	}
 	// Left unconfirmed while confirmations were on. The original signs anybody
@@ -149,6 +151,8 @@ func (s *Server) signupPretended(w http.ResponseWriter, r *http.Request, n newUs
 			if err := s.spaced(r.Context(), tx, string(toConfirm), n.email); err != nil {
 				return err
 			}
+		} else if err := s.spacedText(r.Context(), tx, string(toConfirm), n.phone, s.cfg.SMS.Interval); err != nil {
+			return err
 		}
 		who := actor{name: n.email + n.phone}
 		return s.audit(r.Context(), tx, who, "user_repeated_signup", s.clientOf(r), map[string]any{"provider": n.provider})
@@ -167,8 +171,8 @@ func (s *Server) signupPretended(w http.ResponseWriter, r *http.Request, n newUs
 	return nil
 }
 
-// signupWaiting makes a user who waits for confirmation, and mails the link to it.
-// Without the mail there is no user.
+// signupWaiting makes a user who waits for confirmation, and sends the link or the
+// code for it. Without that there is no user.
 func (s *Server) signupWaiting(w http.ResponseWriter, r *http.Request, n newUser) error {
 	var u *user
 	ctx := r.Context()
@@ -177,12 +181,13 @@ func (s *Server) signupWaiting(w http.ResponseWriter, r *http.Request, n newUser
 		if u, err = s.createUser(ctx, tx, n); err != nil {
 			return err
 		}
-		u, err = s.mailConfirmation(ctx, tx, r, u, n.flow)
+		u, err = s.askConfirmation(ctx, tx, r, u, n)
 		return err
 	})
-	if uniqueViolation(err) == "users_email_partial_key" {
+	switch uniqueViolation(err) {
+	case "users_email_partial_key", "users_phone_key":
 		// Another request was faster: this one is a repetition.
-		found, ferr := findUser(ctx, s.cfg.Pool, n.email, "", n.aud)
+		found, ferr := findUser(ctx, s.cfg.Pool, n.email, n.phone, n.aud)
 		if ferr != nil || found == nil {
 			return databaseError(err, errSavingNewUser)
 		}
@@ -205,7 +210,7 @@ func (s *Server) confirmAgain(w http.ResponseWriter, r *http.Request, n newUser,
 		if u, err = lockUser(ctx, tx, u.ID); err != nil || u.confirmed() {
 			return notFound(err)
 		}
-		u, err = s.mailConfirmation(ctx, tx, r, u, n.flow)
+		u, err = s.askConfirmation(ctx, tx, r, u, n)
 		return err
 	})
 	if err != nil {
@@ -219,6 +224,14 @@ func (s *Server) confirmAgain(w http.ResponseWriter, r *http.Request, n newUser,
 	}
 	writeJSON(w, http.StatusOK, u)
 	return nil
+}
+
+// askConfirmation sends what confirms the address of a sign-up.
+func (s *Server) askConfirmation(ctx context.Context, tx pg.Tx, r *http.Request, u *user, n newUser) (*user, error) {
+	if n.provider == "phone" {
+		return s.textConfirmation(ctx, tx, r, u, n.channel)
+	}
+	return s.mailConfirmation(ctx, tx, r, u, n.flow)
 }
 
 // mailConfirmation mails an unconfirmed user and returns it as it is then.

@@ -59,6 +59,9 @@ func NewSMTP(cfg SMTPConfig) (*SMTP, error) {
 	return s, nil
 }
 
+// String names the server, without the password.
+func (s *SMTP) String() string { return "mail server " + s.cfg.Host }
+
 // Send delivers one message.
 func (s *SMTP) Send(ctx context.Context, m sluice.Mail) error {
 	msg, err := s.message(m)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -26,15 +27,15 @@ var requirements = map[string][]string{
 }
 
 // checkPassword decides whether a password may be set.
-func (s *Server) checkPassword(password string) error {
+func (s *Server) checkPassword(ctx context.Context, password string) error {
 	if len(password) > maxPassword {
 		return errPasswordTooLong
 	}
-	return s.checkStrength(password)
+	return s.checkStrength(ctx, password)
 }
 
 // checkStrength returns errWeakPassword with its reasons, or nil.
-func (s *Server) checkStrength(password string) error {
+func (s *Server) checkStrength(ctx context.Context, password string) error {
 	var messages, reasons []string
 	if utf8.RuneCountInString(password) < s.cfg.MinPasswordLength {
 		reasons = append(reasons, "length")
@@ -47,6 +48,10 @@ func (s *Server) checkStrength(password string) error {
 			messages = append(messages, "Password should contain at least one character of each: "+strings.Join(sets, ", ")+".")
 			break
 		}
+	}
+	if s.breached(ctx, password) {
+		reasons = append(reasons, "pwned")
+		messages = append(messages, "Password is known to be weak and easy to guess, please choose a different one.")
 	}
 	if reasons == nil {
 		return nil

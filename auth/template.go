@@ -39,6 +39,13 @@ var subjects = map[string]string{
 	"reauthentication": "{{ .Token }} is your verification code",
 	"password_changed": "Your password has been changed",
 	"email_changed":    "Your email address has been changed",
+
+	"identity_linked":   "A new way to sign in was added",
+	"identity_unlinked": "A way to sign in was removed",
+
+	"phone_changed":         "Your phone number has been changed",
+	"mfa_factor_enrolled":   "A second factor was added",
+	"mfa_factor_unenrolled": "A second factor was removed",
 }
 
 //go:embed templates/*.html

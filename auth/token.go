@@ -15,7 +15,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch grantType {
 	case "password":
-		return s.passwordGrant(w, r)
+		return s.human(s.passwordGrant)(w, r)
 	case "refresh_token":
 		return s.refresh(w, r)
 	case "pkce":
@@ -91,7 +91,7 @@ func (s *Server) passwordGrant(w http.ResponseWriter, r *http.Request) error {
 	}
 	var note *weakPassword
 	var weak *apiError
-	if errors.As(s.checkStrength(body.Password), &weak) {
+	if errors.As(s.checkStrength(ctx, body.Password), &weak) {
 		note = &weakPassword{weak.message, weak.reasons}
 	}
 	return s.respond(w, r, g, note)

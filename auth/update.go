@@ -42,6 +42,7 @@ type updateBody struct {
 // update is a checked updateBody: only what changes is set.
 type update struct {
 	email, phone string
+	channel      string // of the message to the new phone
 	hash         string // of the new password
 	data         metadata
 	flow         flow
@@ -77,7 +78,7 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	begin := s.inTx
-	if change.email != "" {
+	if change.email != "" || change.phone != "" {
 		begin = s.inMailTx
 	}
 	var after *user
@@ -121,12 +122,12 @@ func (s *Server) checkUpdate(ctx context.Context, c *caller, body *updateBody) (
 		if change.phone, err = phoneOf(body.Phone); err != nil {
 			return change, err
 		}
-		if body.Channel != "" && body.Channel != "sms" {
-			return change, errChannel
+		if change.channel, err = s.channelOf(body.Channel); err != nil {
+			return change, err
 		}
 	}
 	if body.Password != nil {
-		if err := s.checkPassword(*body.Password); err != nil {
+		if err := s.checkPassword(ctx, *body.Password); err != nil {
 			return change, err
 		}
 	}
@@ -284,8 +285,12 @@ func (s *Server) applyUpdate(ctx context.Context, tx pg.Tx, c *caller, change up
 		}
 	}
 	if change.phone != "" {
-		if !s.cfg.EnablePhone || !s.cfg.PhoneAutoconfirm {
+		if !s.cfg.EnablePhone {
 			return errNoSMSProvider
+		}
+		if !s.cfg.PhoneAutoconfirm {
+			_, err := s.textCode(ctx, tx, u, toChangePhone, change.phone, change.channel)
+			return err
 		}
 		if err := s.setAddress(ctx, tx, u, "phone", change.phone, true); err != nil {
 			return err
@@ -332,6 +337,10 @@ func (s *Server) confirmAddress(ctx context.Context, tx pg.Tx, u *user, provider
 		return err
 	}
 	u.UserMetadata = u.UserMetadata.set(provider+"_verified", true)
+	return s.makePermanent(ctx, tx, u)
+}
+
+func (s *Server) makePermanent(ctx context.Context, tx pg.Tx, u *user) error {
 	if !u.IsAnonymous {
 		return nil
 	}

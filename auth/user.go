@@ -59,8 +59,7 @@ type identity struct {
 	Email        string     `json:"email,omitempty"`
 }
 
-// factor is a second factor. Those of type totp are served; imported users may have
-// others.
+// factor is a second factor, of type totp or phone; imported users may have others.
 type factor struct {
 	ID               uuid.UUID  `json:"id"`
 	CreatedAt        time.Time  `json:"created_at"`

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -44,7 +43,7 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		fragment = s.errorValues(r, err)
 	case out.code != "":
-		return sendTo(w, r, landing(target, url.Values{"code": {out.code}}, nil))
+		return sendTo(w, r, http.StatusSeeOther, landing(target, url.Values{"code": {out.code}}, nil))
 	case out.grant == nil:
 		fragment = url.Values{"message": {halfChanged}}
 	default:
@@ -53,11 +52,8 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 			fragment = s.errorValues(r, err)
 			break
 		}
-		fragment = url.Values{
-			"access_token": {t.AccessToken}, "token_type": {t.TokenType}, "refresh_token": {t.RefreshToken},
-			"expires_in": {strconv.FormatInt(t.ExpiresIn, 10)}, "expires_at": {strconv.FormatInt(t.ExpiresAt, 10)},
-			"type": {out.kind},
-		}
+		fragment = fragmentOf(t)
+		fragment.Set("type", out.kind)
 	}
 	if pkce {
 		query = url.Values{}
@@ -66,7 +62,7 @@ func (s *Server) verifyLink(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	fragment.Set("sb", "") // marks the address as ours
-	return sendTo(w, r, landing(target, query, fragment))
+	return sendTo(w, r, http.StatusSeeOther, landing(target, query, fragment))
 }
 
 // halfChanged tells that one of two confirmations has arrived.
@@ -81,8 +77,15 @@ var errorClasses = map[int]string{
 	http.StatusServiceUnavailable:  "temporarily_unavailable",
 }
 
+// deniedCodes are told as access_denied, whatever their status is.
+var deniedCodes = map[string]bool{"signup_disabled": true, "user_banned": true, "provider_email_needs_verification": true}
+
 // errorValues describes an error to the application that a browser is sent to.
 func (s *Server) errorValues(r *http.Request, err error) url.Values {
+	var said *errProviderSays
+	if errors.As(err, &said) {
+		return url.Values{"error": {said.word}, "error_description": {said.text}}
+	}
 	var e *apiError
 	if !errors.As(err, &e) {
 		e = databaseError(err, errUnexpected).(*apiError)
@@ -91,6 +94,9 @@ func (s *Server) errorValues(r *http.Request, err error) url.Values {
 	v := url.Values{"error_code": {e.code}, "error_description": {e.message}}
 	if class, found := errorClasses[e.status]; found {
 		v.Set("error", class)
+	}
+	if deniedCodes[e.code] {
+		v.Set("error", "access_denied")
 	}
 	return v
 }
@@ -163,16 +169,13 @@ func (s *Server) useHash(r *http.Request, kind, hash string, byCode bool) (*outc
 	})
 }
 
-// useCode uses the digits of a mail. That there is no such user, no such type or
+// useCode uses the digits of a mail or a message. That there is no such user, no such type or
 // no such code is one answer.
 func (s *Server) useCode(r *http.Request, body *verifyBody) (*outcome, error) {
-	accepted := purposesOf(body.Type)
 	if body.Phone != "" {
-		if _, err := phoneOf(body.Phone); err != nil {
-			return nil, err
-		}
-		return nil, errCodeExpired // no codes are sent to phones
+		return s.useText(r, body)
 	}
+	accepted := purposesOf(body.Type)
 	email, err := emailOf(body.Email)
 	switch {
 	case err != nil:
@@ -228,7 +231,7 @@ func (s *Server) useToken(r *http.Request, kind string, byCode bool, find func(c
 		if err != nil || half {
 			return err
 		}
-		if before.Email != p.user.Email {
+		if before.Email != p.user.Email || before.Phone != p.user.Phone {
 			changed = &before
 		}
 		if byCode {
@@ -241,13 +244,15 @@ func (s *Server) useToken(r *http.Request, kind string, byCode bool, find func(c
 	switch {
 	case uniqueViolation(err) == "users_email_partial_key":
 		return nil, errEmailExists.because(err)
+	case uniqueViolation(err) == "users_phone_key":
+		return nil, errPhoneExists.because(err)
 	case err != nil:
 		return nil, databaseError(err, errUpdatingUser)
 	case refused != nil:
 		return nil, refused
 	}
 	if changed != nil {
-		s.emailChanged(ctx, changed)
+		s.addressChanged(ctx, changed)
 	}
 	return out, nil
 }
@@ -267,7 +272,12 @@ func resolvedKind(kind string, p purpose) string {
 // tells that another confirmation is missing, so that nobody is signed in.
 func (s *Server) accept(ctx context.Context, tx pg.Tx, p *proof, from client) (half bool, err error) {
 	switch p.purpose {
+	case toChangePhone:
+		return false, s.acceptPhoneChange(ctx, tx, p.user, from)
 	case toConfirm:
+		if isPhone(p.address) {
+			return false, s.acceptPhone(ctx, tx, p.user, from)
+		}
 		return false, s.acceptConfirmation(ctx, tx, p.user, from)
 	case toRecover:
 		return false, s.acceptRecovery(ctx, tx, p.user, from)

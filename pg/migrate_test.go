@@ -235,6 +235,8 @@ func TestMigrateWithoutSuperuser(t *testing.T) {
 }
 
 // A database that came from Supabase keeps what it has.
+//
+// spec: auth:145
 func TestMigrateLeavesAloneWhatIsThere(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

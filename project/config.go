@@ -128,10 +128,11 @@ type Auth struct {
 	MFA  AuthMFA             `toml:"mfa"`
 	Hook map[string]AuthHook `toml:"hook"` // by point
 
-	SMS         map[string]any `toml:"sms"`
-	External    map[string]any `toml:"external"`
+	SMS      AuthSMS                 `toml:"sms"`
+	Captcha  AuthCaptcha             `toml:"captcha"`
+	External map[string]AuthProvider `toml:"external"` // by provider; "custom:NAME" is any OpenID provider
+
 	ThirdParty  map[string]any `toml:"third_party"`
-	Captcha     map[string]any `toml:"captcha"`
 	OAuthServer map[string]any `toml:"oauth_server"`
 	Web3        map[string]any `toml:"web3"`
 	Passkey     map[string]any `toml:"passkey"`
@@ -198,7 +199,7 @@ type AuthRateLimit struct {
 type AuthMFA struct {
 	MaxEnrolledFactors int            `toml:"max_enrolled_factors"` // default 10
 	TOTP               AuthFactor     `toml:"totp"`
-	Phone              map[string]any `toml:"phone"`
+	Phone              AuthPhone      `toml:"phone"`
 	WebAuthn           map[string]any `toml:"web_authn"`
 }
 
@@ -213,6 +214,57 @@ type AuthHook struct {
 type AuthFactor struct {
 	EnrollEnabled bool `toml:"enroll_enabled"`
 	VerifyEnabled bool `toml:"verify_enabled"`
+}
+
+// AuthPhone is section [auth.mfa.phone]: a phone as second factor.
+type AuthPhone struct {
+	EnrollEnabled bool     `toml:"enroll_enabled"`
+	VerifyEnabled bool     `toml:"verify_enabled"`
+	OTPLength     int      `toml:"otp_length"`    // 6 to 10, default 6
+	Template      string   `toml:"template"`      // default Your code is {{ .Code }}
+	MaxFrequency  Duration `toml:"max_frequency"` // default 5s
+}
+
+// AuthSMS is section [auth.sms]: the phone provider. Messages go to the hook send_sms,
+// else to the service that is enabled.
+type AuthSMS struct {
+	EnableSignup        bool              `toml:"enable_signup"`        // the phone provider, sign-up and sign-in
+	EnableConfirmations bool              `toml:"enable_confirmations"` // default false: numbers are confirmed at sign-up
+	Template            string            `toml:"template"`             // default Your code is {{ .Code }}
+	MaxFrequency        Duration          `toml:"max_frequency"`        // default 5s
+	TestOTP             map[string]string `toml:"test_otp"`             // codes of numbers that get no message
+	Twilio              AuthTwilio        `toml:"twilio"`
+
+	TwilioVerify map[string]any `toml:"twilio_verify"`
+	MessageBird  map[string]any `toml:"messagebird"`
+	Textlocal    map[string]any `toml:"textlocal"`
+	Vonage       map[string]any `toml:"vonage"`
+}
+
+// AuthTwilio is section [auth.sms.twilio].
+type AuthTwilio struct {
+	Enabled           bool   `toml:"enabled"`
+	AccountSID        string `toml:"account_sid"`
+	MessageServiceSID string `toml:"message_service_sid"` // or the number of the sender
+	AuthToken         string `toml:"auth_token"`
+}
+
+// AuthCaptcha is section [auth.captcha].
+type AuthCaptcha struct {
+	Enabled  bool   `toml:"enabled"`
+	Provider string `toml:"provider"` // hcaptcha or turnstile
+	Secret   string `toml:"secret"`
+}
+
+// AuthProvider is one of [auth.external.NAME]: where users may sign in.
+type AuthProvider struct {
+	Enabled        bool   `toml:"enabled"`
+	ClientID       string `toml:"client_id"` // several, separated by commas, are accepted in ID tokens
+	Secret         string `toml:"secret"`
+	RedirectURI    string `toml:"redirect_uri"`     // default auth.external_url + /callback
+	URL            string `toml:"url"`              // in place of the provider's own address; of custom:NAME the issuer
+	SkipNonceCheck bool   `toml:"skip_nonce_check"` // takes ID tokens whatever their nonce is
+	EmailOptional  bool   `toml:"email_optional"`   // lets users in of whom the provider tells no address
 }
 
 // AuthSessions is section [auth.sessions].
@@ -237,6 +289,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // MarshalText writes Go's notation.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// codeTemplate is the text of a message with a code.
+const codeTemplate = "Your code is {{ .Code }}"
+
 func defaults() Config {
 	return Config{
 		API: API{
@@ -258,7 +313,11 @@ func defaults() Config {
 			EnableSignup:               true,
 			EnableRefreshTokenRotation: true, RefreshTokenReuseInterval: 10,
 			MinimumPasswordLength: 6,
-			MFA:                   AuthMFA{MaxEnrolledFactors: 10},
+			SMS:                   AuthSMS{Template: codeTemplate, MaxFrequency: Duration(5 * time.Second)},
+			MFA: AuthMFA{
+				MaxEnrolledFactors: 10,
+				Phone:              AuthPhone{OTPLength: 6, Template: codeTemplate, MaxFrequency: Duration(5 * time.Second)},
+			},
 			Email: AuthEmail{
 				EnableSignup: true, DoubleConfirmChanges: true,
 				MaxFrequency: Duration(time.Second), OTPLength: 6, OTPExpiry: 3600,

@@ -149,6 +149,70 @@ ID=never
 	}
 }
 
+// TestProviderEnvironment: sections with free names are known to the environment
+// too, also by the names of the original's Auth.
+func TestProviderEnvironment(t *testing.T) {
+	t.Parallel()
+	dir := folder(t, `
+-- supabase/config.toml --
+[auth.external.github]
+enabled = "env(ON)"
+client_id = "from the file"
+secret = "env(GITHUB_SECRET)"
+[auth.external."custom:corp"]
+enabled = true
+client_id = "corp"
+url = "https://id.corp.example"
+[auth.sms.test_otp]
+4152127777 = "123456"
+`)
+	p, warnings, err := project.Load(dir, []string{
+		"ON=true", "GITHUB_SECRET=shh", "SUPABASE_AUTH_EXTERNAL_GITHUB_CLIENT_ID=from the environment", "SUPABASE_AUTH_EXTERNAL_GITHUB_URL=",
+		"GOTRUE_EXTERNAL_GITHUB_REDIRECT_URI=https://api.example/callback", "GOTRUE_EXTERNAL_LINKEDIN_OIDC_ENABLED=true",
+		"GOTRUE_EXTERNAL_LINKEDIN_OIDC_CLIENT_ID=li", "GOTRUE_SECURITY_CAPTCHA_ENABLED=true", "GOTRUE_SECURITY_CAPTCHA_PROVIDER=turnstile",
+		"GOTRUE_SECURITY_CAPTCHA_SECRET=c", "GOTRUE_SMS_TWILIO_ACCOUNT_SID=AC1", "SUPABASE_AUTH_HOOK_SEND_SMS_URI=pg-functions://postgres/public/sms",
+	})
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := map[string]project.AuthProvider{
+		"github":        {Enabled: true, ClientID: "from the environment", Secret: "shh", RedirectURI: "https://api.example/callback"},
+		"linkedin_oidc": {Enabled: true, ClientID: "li"},
+		"custom:corp":   {Enabled: true, ClientID: "corp", URL: "https://id.corp.example"},
+	}
+	if d := cmp.Diff(want, p.Config.Auth.External); d != "" {
+		t.Error(d)
+	}
+	got := []any{p.Config.Auth.Captcha, p.Config.Auth.SMS.Twilio.AccountSID, p.Config.Auth.Hook["send_sms"].URI, p.Config.Auth.SMS.TestOTP["4152127777"]}
+	if d := cmp.Diff([]any{project.AuthCaptcha{Enabled: true, Provider: "turnstile", Secret: "c"}, "AC1", "pg-functions://postgres/public/sms", "123456"}, got); d != "" {
+		t.Error(d)
+	}
+	_, _, err = project.Load(folder(t, `
+-- supabase/config.toml --
+[auth.external]
+google = 7
+[auth.external.github]
+enabled = "perhaps"
+[auth.external.gitlab]
+enabled = true
+[auth.sms.twilio]
+enabled = true
+[auth.sms.test_otp]
+x = "1"
+[auth.captcha]
+enabled = true
+provider = "other"
+`), nil)
+	for _, want := range []string{
+		"auth.external.google: must be a section", `auth.external.github.enabled: "perhaps"`, "auth.external.gitlab.client_id: is missing",
+		"auth.sms.twilio: account_sid", "auth.sms.test_otp", "auth.captcha.provider", "auth.captcha.secret: is missing",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+}
+
 // TestEnvironmentMistakes names the file and the line.
 func TestEnvironmentMistakes(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,18 @@ func fit(raw map[string]any, t reflect.Type, prefix string) (wrong []error) {
 			wrong = append(wrong, fit(sub, f.Type, key)...)
 			continue
 		}
+		if sections, ok := v.(map[string]any); ok && f.Type.Kind() == reflect.Map && f.Type.Elem().Kind() == reflect.Struct {
+			for _, section := range sortedKeys(sections) {
+				sub, ok := sections[section].(map[string]any)
+				if !ok {
+					wrong = append(wrong, fmt.Errorf("%s: must be a section, not %s", join(key, section), kindOf(sections[section])))
+					delete(sections, section)
+					continue
+				}
+				wrong = append(wrong, fit(sub, f.Type.Elem(), join(key, section))...)
+			}
+			continue
+		}
 		x, err := fitValue(v, f.Type)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", key, err))

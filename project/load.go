@@ -222,9 +222,12 @@ func override(raw map[string]any, t reflect.Type, prefix string, env map[string]
 			}
 			continue
 		}
-		variable := "SUPABASE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
-		s := env[variable] // an empty variable is as good as none, as in the CLI
-		if s == "" || ft.Kind() == reflect.Map {
+		if ft.Kind() == reflect.Map {
+			overrideSections(raw, name, ft.Elem(), key, env, mistakes)
+			continue
+		}
+		variable, s := variableOf(key, env)
+		if s == "" {
 			continue
 		}
 		v, err := parseAs(s, ft)
@@ -234,6 +237,94 @@ func override(raw map[string]any, t reflect.Type, prefix string, env map[string]
 		}
 		raw[name] = v
 	}
+}
+
+// originalNames are the environment names of the original's Auth, for who moves a
+// self-hosted stack: the key's last parts stand behind them.
+var originalNames = map[string]string{
+	"auth.external":   "GOTRUE_EXTERNAL",
+	"auth.captcha":    "GOTRUE_SECURITY_CAPTCHA",
+	"auth.sms.twilio": "GOTRUE_SMS_TWILIO",
+}
+
+// environmentNames are the variables that a key is read from, the first wins.
+func environmentNames(key string) []string {
+	form := func(key string) string { return strings.ToUpper(strings.ReplaceAll(key, ".", "_")) }
+	names := []string{"SUPABASE_" + form(key)}
+	for section, prefix := range originalNames {
+		if rest, below := strings.CutPrefix(key, section); below && (rest == "" || rest[0] == '.') {
+			names = append(names, prefix+form(rest))
+		}
+	}
+	return names
+}
+
+// variableOf returns the variable that is set for a key and its value. An empty
+// variable is as good as none, as in the CLI.
+func variableOf(key string, env map[string]string) (name, value string) {
+	for _, name = range environmentNames(key) {
+		if value = env[name]; value != "" {
+			return name, value
+		}
+	}
+	return name, ""
+}
+
+// overrideSections applies the environment to the sections below a key whose names
+// are free, such as [auth.external.NAME]: those of the file and those of which the
+// environment alone knows.
+func overrideSections(raw map[string]any, name string, t reflect.Type, key string, env map[string]string, mistakes *[]error) {
+	sections, ok := raw[name].(map[string]any)
+	if t.Kind() != reflect.Struct || !ok && raw[name] != nil {
+		return
+	}
+	named := map[string]bool{}
+	for section := range sections {
+		named[section] = true
+	}
+	for variable := range env {
+		if section := sectionOf(variable, key, t); section != "" {
+			named[section] = true
+		}
+	}
+	for section := range named {
+		sub, ok := sections[section].(map[string]any)
+		if !ok && sections[section] != nil {
+			continue // a wrong type: decode says so
+		}
+		if sub == nil {
+			sub = map[string]any{}
+		}
+		if override(sub, t, join(key, section), env, mistakes); len(sub) == 0 {
+			continue
+		}
+		if sections == nil {
+			sections = map[string]any{}
+			raw[name] = sections
+		}
+		sections[section] = sub
+	}
+}
+
+// sectionOf returns the section below key that a variable is for, or "".
+func sectionOf(variable, key string, t reflect.Type) string {
+	for _, prefix := range environmentNames(key) {
+		rest, found := strings.CutPrefix(variable, prefix+"_")
+		if !found {
+			continue
+		}
+		longest := ""
+		for i := range t.NumField() {
+			field := "_" + strings.ToUpper(t.Field(i).Tag.Get("toml"))
+			if strings.HasSuffix(rest, field) && len(field) > len(longest) {
+				longest = field
+			}
+		}
+		if longest != "" {
+			return strings.ToLower(strings.TrimSuffix(rest, longest))
+		}
+	}
+	return ""
 }
 
 // decode fills Config from the raw tree, warns about keys nobody knows, and
@@ -332,20 +423,19 @@ func (c *Config) notServed() []Warning {
 	say(len(c.Experimental) > 0, "experimental", "the keys have no effect")
 	say(c.Inbucket.SMTPPort != 0, "inbucket.smtp_port", "the mail catcher takes the mails of Auth alone")
 	say(c.Inbucket.POP3Port != 0, "inbucket.pop3_port", "mails are read on its page and by its API")
-	say(c.Auth.Hook["send_sms"].Enabled, "auth.hook.send_sms", "no messages are sent to phones")
 	say(c.DB.Pooler["enabled"] == true, "db.pooler", "connect to the database's own port")
 	say(c.API.TLS.Enabled, "api.tls", "the API is plain http")
 	for _, s := range []struct {
 		key string
 		m   map[string]any
 	}{
-		{"auth.sms", c.Auth.SMS},
-		{"auth.external", c.Auth.External},
+		{"auth.sms.twilio_verify", c.Auth.SMS.TwilioVerify},
+		{"auth.sms.messagebird", c.Auth.SMS.MessageBird},
+		{"auth.sms.textlocal", c.Auth.SMS.Textlocal},
+		{"auth.sms.vonage", c.Auth.SMS.Vonage},
 		{"auth.third_party", c.Auth.ThirdParty},
-		{"auth.captcha", c.Auth.Captcha},
 		{"auth.oauth_server", c.Auth.OAuthServer},
 		{"auth.web3", c.Auth.Web3},
-		{"auth.mfa.phone", c.Auth.MFA.Phone},
 		{"auth.mfa.web_authn", c.Auth.MFA.WebAuthn},
 	} {
 		say(anyEnabled(s.m), s.key, "requests for it are answered as for a disabled feature")
@@ -419,6 +509,22 @@ func (c *Config) check() []error {
 		bad(e.SMTP.AdminEmail == "", "auth.email.smtp.admin_email", "is missing: it is the sender of mails")
 		port("auth.email.smtp.port", e.SMTP.Port)
 	}
+	for name, p := range c.Auth.External {
+		bad(p.Enabled && p.ClientID == "", "auth.external."+name+".client_id", "is missing")
+	}
+	if t := c.Auth.SMS.Twilio; t.Enabled {
+		bad(t.AccountSID == "" || t.AuthToken == "" || t.MessageServiceSID == "", "auth.sms.twilio", "account_sid, message_service_sid and auth_token are needed")
+	}
+	for number, code := range c.Auth.SMS.TestOTP {
+		bad(!allDigits(number) || !allDigits(code), "auth.sms.test_otp", "%q = %q: both are digits alone", number, code)
+	}
+	bad(c.Auth.SMS.MaxFrequency < 0, "auth.sms.max_frequency", "must not be negative")
+	bad(c.Auth.MFA.Phone.MaxFrequency < 0, "auth.mfa.phone.max_frequency", "must not be negative")
+	bad(c.Auth.MFA.Phone.OTPLength < 6 || c.Auth.MFA.Phone.OTPLength > 10, "auth.mfa.phone.otp_length", "%d is not between 6 and 10 digits", c.Auth.MFA.Phone.OTPLength)
+	if k := c.Auth.Captcha; k.Enabled {
+		bad(k.Provider != "hcaptcha" && k.Provider != "turnstile", "auth.captcha.provider", "%q is neither hcaptcha nor turnstile", k.Provider)
+		bad(k.Secret == "", "auth.captcha.secret", "is missing")
+	}
 	bad(c.Auth.RefreshTokenReuseInterval < 0, "auth.refresh_token_reuse_interval", "must not be negative")
 	bad(!slices.Contains([]string{"", "letters_digits", "lower_upper_letters_digits", "lower_upper_letters_digits_symbols"}, c.Auth.PasswordRequirements),
 		"auth.password_requirements", "%q is none of letters_digits, lower_upper_letters_digits, lower_upper_letters_digits_symbols", c.Auth.PasswordRequirements)
@@ -432,6 +538,8 @@ func (c *Config) check() []error {
 	}
 	return out
 }
+
+func allDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // PostgresSettings returns [db.settings] as PostgreSQL reads them.
 func (c *Config) PostgresSettings() map[string]string {

@@ -179,7 +179,7 @@ func TestRetainedPresenceNeedsWrite(t *testing.T) {
 				t.Fatalf("muting: %v", d)
 			}
 			c.refresh("realtime:"+topic, may("p", write))
-			c.expect(system("system", "ok", "Token was refreshed; messages sent while it had expired were not delivered", topic), `presence_state {}`)
+			c.expect(system("system", "ok", "Token was refreshed; broadcasts sent while it had expired were not delivered, changes follow", topic), `presence_state {}`)
 			if write == "" {
 				c.fence("realtime:" + topic)
 				watcher.quiet()

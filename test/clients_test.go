@@ -2,12 +2,15 @@ package e2e_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-dev/sluice/internal/oidctest"
 )
 
 // TestClients runs the scripts that need no failure of the stack, one after
@@ -48,6 +51,42 @@ func TestBrowser(t *testing.T) {
 	} {
 		t.Run(name(script), func(t *testing.T) { runScript(t, s, url, script) })
 	}
+}
+
+// TestAccounts runs what people do with their accounts, on a project in which
+// addresses must be confirmed, with an identity provider of the suite's own.
+func TestAccounts(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	provider := oidctest.New(t)
+	s := newProject(t)
+	s.configure(t, map[string]string{
+		"[auth]\n":                     "[auth]\nenable_anonymous_sign_ins = true\nenable_manual_linking = true\n",
+		"enable_confirmations = false": "enable_confirmations = true\nsecure_password_change = true",
+	}, fmt.Sprintf(`
+[auth.mfa.totp]
+enroll_enabled = true
+verify_enabled = true
+[auth.sms]
+enable_signup = true
+enable_confirmations = true
+[auth.sms.test_otp]
+15550009999 = "123456"
+[auth.external."custom:local"]
+enabled = true
+client_id = %q
+secret = "env(LOCAL_PROVIDER_SECRET)"
+url = %q
+`, oidctest.ClientID, provider.URL))
+	s.env = []string{"LOCAL_PROVIDER_SECRET=" + oidctest.ClientSecret}
+	s.start(t)
+	url := control(t, s)
+	runScript(t, s, url, "node/accounts.test.mjs")
+	t.Run("browser", func(t *testing.T) {
+		_, err := chromium()
+		need(t, err)
+		runScript(t, s, url, "browser/accounts.test.mjs")
+	})
 }
 
 // TestRestart kills Sluice and stops PostgreSQL under connected clients.

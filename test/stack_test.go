@@ -76,6 +76,26 @@ enable_confirmations = false
 	return &stack{bin: sluice(t), dir: dir, args: []string{"--chat"}, log: &logBuffer{}, out: &logBuffer{}}
 }
 
+// configure replaces parts of config.toml and adds sections to it.
+func (s *stack) configure(t *testing.T, replace map[string]string, more string) {
+	t.Helper()
+	file := filepath.Join(s.dir, "supabase", "config.toml")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(raw)
+	for old, by := range replace {
+		if !strings.Contains(text, old) {
+			t.Fatalf("config.toml lacks %q", old)
+		}
+		text = strings.Replace(text, old, by, 1)
+	}
+	if err := os.WriteFile(file, []byte(text+more), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // newStack is a running project; it is stopped when the test ends, and the test
 // fails if a process stays behind.
 func newStack(t *testing.T) *stack {

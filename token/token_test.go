@@ -375,6 +375,47 @@ func TestSigningKeyRotation(t *testing.T) {
 	}
 }
 
+// While the secret is changed, API keys and users' tokens of both secrets work; each
+// step of the change takes away what it should, and no more.
+//
+// spec: auth-sec:7
+func TestSecretRotation(t *testing.T) {
+	t.Parallel()
+	const next = sluice.Secret("the next secret of this project, longer than 32 bytes")
+	oldKey, newKey := token.LegacyKey(sluice.Secret(secret), "anon"), token.LegacyKey(next, "anon")
+	oldToken, newToken := sign(t, jwt.SigningMethodHS256, secret, "", good()), sign(t, jwt.SigningMethodHS256, []byte(next), "", good())
+	for name, tt := range map[string]struct {
+		ring     *token.Keyring
+		old, new bool
+	}{
+		"before":  {ring(t, nil), true, false},
+		"during":  {ring(t, func(c *token.Config) { c.Secret, c.OldSecrets = next, []sluice.Secret{c.Secret} }), true, true},
+		"after":   {ring(t, func(c *token.Config) { c.Secret = next }), false, true},
+		"undoing": {ring(t, func(c *token.Config) { c.OldSecrets = []sluice.Secret{next} }), true, true},
+	} {
+		for what, c := range map[string]struct {
+			err  error
+			want bool
+		}{
+			"old token": {second(tt.ring.Verify(oldToken)), tt.old}, "new token": {second(tt.ring.Verify(newToken)), tt.new},
+			"old key": {second(tt.ring.ResolveKey(oldKey)), tt.old}, "new key": {second(tt.ring.ResolveKey(newKey)), tt.new},
+		} {
+			if (c.err == nil) != c.want {
+				t.Errorf("%s: %s: %v", name, what, c.err)
+			}
+		}
+		issued, err := tt.ring.Sign(good())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tt.ring.Verify(issued); err != nil {
+			t.Errorf("%s: its own token: %v", name, err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
 // spec: gateway:4
 func TestResolveKey(t *testing.T) {
 	t.Parallel()
@@ -471,4 +512,33 @@ func FuzzVerify(f *testing.F) {
 			t.Errorf("resolved %q to nobody", s)
 		}
 	})
+}
+
+// BenchmarkVerify verifies a token that was seen before, as every request of a session
+// but the first brings it, and one that was not.
+func BenchmarkVerify(b *testing.B) {
+	k := ring(b, nil)
+	es, err := k.Sign(good())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, tok := range map[string]string{"ES256": es, "HS256": sign(b, jwt.SigningMethodHS256, secret, "", good())} {
+		b.Run(name+"/seen", func(b *testing.B) {
+			for b.Loop() {
+				if _, err := k.Verify(tok); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/new", func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				fresh := ring(b, nil)
+				b.StartTimer()
+				if _, err := fresh.Verify(tok); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -85,3 +85,33 @@ func verifyShare(lookup func(string) (string, bool)) (float64, error) {
 	}
 	return v, nil
 }
+
+// anonymousLife is how long anonymous users who do not come back are kept: for ever,
+// unless the environment says so. Users have data that goes with them.
+func anonymousLife(lookup func(string) (string, bool)) (time.Duration, error) {
+	const name = "SLUICE_AUTH_ANONYMOUS_LIFE"
+	text, _ := lookup(name)
+	if text == "" {
+		return 0, nil
+	}
+	life, err := time.ParseDuration(text)
+	if err != nil || life < time.Hour {
+		return 0, fmt.Errorf("%s is %q: it must be a time of an hour or more, such as 720h", name, text)
+	}
+	return life, nil
+}
+
+// refuseBreached tells whether new passwords are looked up, by the name that the
+// original reads.
+func refuseBreached(lookup func(string) (string, bool)) (bool, error) {
+	const name = "GOTRUE_PASSWORD_HIBP_ENABLED"
+	text, _ := lookup(name)
+	if text == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("%s is %q: it must be true or false", name, text)
+	}
+	return on, nil
+}

@@ -93,3 +93,13 @@ func TestVerifyShare(t *testing.T) {
 		}
 	}
 }
+
+func TestAnonymousLife(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"": 0, "720h": 720 * time.Hour, "59m": -1, "-1h": -1, "30 days": -1} {
+		got, err := anonymousLife(func(string) (string, bool) { return text, text != "" })
+		if want < 0 && (err == nil || !strings.Contains(err.Error(), "SLUICE_AUTH_ANONYMOUS_LIFE")) || want >= 0 && (err != nil || got != want) {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
+	}
+}

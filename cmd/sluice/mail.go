@@ -41,6 +41,16 @@ func mailerOf(c project.Config, box *mailbox.Box) (auth.Mailer, error) {
 	return nil, nil
 }
 
+// texterOf returns what delivers messages to phones: the service that the project
+// names, else nothing.
+func texterOf(c project.Config) (auth.Texter, error) {
+	t := c.Auth.SMS.Twilio
+	if !t.Enabled {
+		return nil, nil
+	}
+	return auth.NewTwilio(auth.TwilioConfig{AccountSID: t.AccountSID, AuthToken: sluice.Secret(t.AuthToken), Sender: t.MessageServiceSID})
+}
+
 // mailTemplates are the project's own mails. Their files are named from the
 // project's folder, or, where there is no such file, from supabase/.
 func mailTemplates(p *project.Project) map[string]auth.Template {

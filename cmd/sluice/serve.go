@@ -43,6 +43,8 @@ type serveConfig struct {
 	// positions is the file that keeps clients' positions over a restart; empty
 	// keeps them in memory alone.
 	positions string
+	// texter delivers messages to phones; nil is none.
+	texter auth.Texter
 }
 
 // serve brings the services up in the order in which they depend on one another
@@ -133,7 +135,14 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
-		authServer, err := auth.New(authConfig(cfg, authPool))
+		ac := authConfig(cfg, authPool)
+		if ac.RefuseBreached, err = refuseBreached(os.LookupEnv); err != nil {
+			return err
+		}
+		if ac.AnonymousLife, err = anonymousLife(os.LookupEnv); err != nil {
+			return err
+		}
+		authServer, err := auth.New(ac)
 		if err != nil {
 			return err
 		}
@@ -208,21 +217,80 @@ func authConfig(cfg serveConfig, pool *pg.Pool) auth.Config {
 		Mailer: cfg.mailer, Templates: cfg.templates, RedirectURLs: a.AdditionalRedirectURLs,
 		MailInterval: time.Duration(a.Email.MaxFrequency), DoubleConfirmChanges: a.Email.DoubleConfirmChanges,
 		CodeLength: a.Email.OTPLength, CodeExpiry: time.Duration(a.Email.OTPExpiry) * time.Second,
-		RateLimits:       auth.RateLimits{Email: mailLimit(a)},
-		Hooks:            authHooks(a),
+		RateLimits: auth.RateLimits{Email: mailLimit(a), SMS: textLimit(a)},
+		Captcha:    authCaptcha(a),
+		Hooks:      authHooks(a),
+		Providers:  authProviders(a, cfg.log), EnableManualLinking: a.EnableManualLinking,
+		EnablePhone: a.SMS.EnableSignup, PhoneAutoconfirm: !a.SMS.EnableConfirmations,
+		SMS: auth.SMS{
+			Texter: cfg.texter, Provider: textProvider(a), WhatsApp: a.SMS.Twilio.Enabled, Template: a.SMS.Template,
+			Interval: time.Duration(a.SMS.MaxFrequency), CodeExpiry: localTextExpiry, TestCodes: a.SMS.TestOTP,
+		},
+		EnablePhoneEnroll: a.MFA.Phone.EnrollEnabled, EnablePhoneVerify: a.MFA.Phone.VerifyEnabled,
+		PhoneFactor: auth.SMS{
+			Template: a.MFA.Phone.Template, Interval: time.Duration(a.MFA.Phone.MaxFrequency), CodeLength: a.MFA.Phone.OTPLength,
+		},
 		EnableTOTPEnroll: a.MFA.TOTP.EnrollEnabled, EnableTOTPVerify: a.MFA.TOTP.VerifyEnabled, MaxFactors: a.MFA.MaxEnrolledFactors,
 	}
+}
+
+// authProviders are the providers that are on. One that Auth does not serve stops
+// nobody: requests for it are answered as for a disabled one.
+func authProviders(a project.Auth, log *slog.Logger) map[string]auth.Provider {
+	out := map[string]auth.Provider{}
+	for name, p := range a.External {
+		switch {
+		case !p.Enabled:
+		case !auth.Serves(name):
+			log.Warn("a provider of [auth.external] is not served; requests for it are answered as for a disabled one", "provider", name)
+		default:
+			out[name] = auth.Provider{
+				ClientID: p.ClientID, Secret: sluice.Secret(p.Secret), RedirectURI: p.RedirectURI, URL: p.URL,
+				SkipNonceCheck: p.SkipNonceCheck, EmailOptional: p.EmailOptional,
+			}
+		}
+	}
+	return out
 }
 
 // authHooks are the hooks that are on.
 func authHooks(a project.Auth) map[string]auth.Hook {
 	out := map[string]auth.Hook{}
 	for point, h := range a.Hook {
-		if h.Enabled && point != "send_sms" { // which project.Load has warned about
+		if h.Enabled {
 			out[point] = auth.Hook{URI: h.URI, Secrets: sluice.Secret(h.Secrets)}
 		}
 	}
 	return out
+}
+
+// authCaptcha is the captcha that is on.
+func authCaptcha(a project.Auth) auth.Captcha {
+	if !a.Captcha.Enabled {
+		return auth.Captcha{}
+	}
+	return auth.Captcha{Provider: a.Captcha.Provider, Secret: sluice.Secret(a.Captcha.Secret)}
+}
+
+// localTextExpiry is how long the code of a message lives, as in the Supabase CLI's
+// stack, which has no key for it.
+const localTextExpiry = 6000 * time.Second
+
+// textProvider is the name of the service that sends messages.
+func textProvider(a project.Auth) string {
+	if a.SMS.Twilio.Enabled {
+		return "twilio"
+	}
+	return ""
+}
+
+// textLimit is how many messages an hour Auth sends to phones: without anybody who
+// delivers them a project has no limit.
+func textLimit(a project.Auth) int {
+	if a.SMS.Twilio.Enabled || a.Hook["send_sms"].Enabled {
+		return a.RateLimit.SMSSent
+	}
+	return 0
 }
 
 // mailLimit is how many mails an hour Auth sends: without a mail server of its own

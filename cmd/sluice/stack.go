@@ -61,6 +61,11 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 		return err
 	}
 
+	texter, err := texterOf(p.Config)
+	if err != nil {
+		return err
+	}
+
 	server, err := devpg.New(devpg.Config{
 		DataDir: f.data(), Port: p.Config.DB.Port, Settings: p.Config.PostgresSettings(),
 		Progress: func(line string) { say.say("%s", line) }, Logger: log,
@@ -95,7 +100,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 			adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
 			userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
 			authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
-			mailer:   mailer, templates: mailTemplates(p), positions: f.positions(),
+			mailer:   mailer, templates: mailTemplates(p), texter: texter, positions: f.positions(),
 		},
 	}
 	if o.chat {

@@ -61,6 +61,22 @@ export async function stranger(version) {
   return Object.assign(c, { user: data.user, token: data.session.access_token, email });
 }
 
+/** The data of an answer that must be no error. */
+export function ok({ data, error }) {
+  assert.equal(error, null, `${error?.code}: ${error?.message}`);
+  return data;
+}
+
+/** The newest mail to an address: its digits and its link. */
+export async function mailTo(address) {
+  const box = need('MAILPIT_URL');
+  const found = await (await fetch(`${box}/api/v1/search?query=${encodeURIComponent(`to:"${address}"`)}`)).json();
+  assert.ok(found.messages.length > 0, `no mail to ${address}`);
+  const m = await (await fetch(`${box}/api/v1/message/${found.messages[0].ID}`)).json();
+  const link = m.HTML.match(/href="([^"]+)"/)?.[1].replaceAll('&amp;', '&');
+  return { subject: m.Subject, code: m.Text.match(/enter the code: (\d+)/)?.[1], link, hash: link && new URL(link).searchParams.get('token') };
+}
+
 /** Closes every client's socket so that the script ends. */
 export async function end() {
   for (const c of opened.splice(0)) {

@@ -3,25 +3,9 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, test } from 'node:test';
-import { client, end, env, PASSWORD, stranger, versions } from './lib.mjs';
+import { client, end, env, mailTo, ok, PASSWORD, stranger, versions } from './lib.mjs';
 
 after(end);
-
-const box = process.env.MAILPIT_URL;
-
-const ok = ({ data, error }) => {
-  assert.equal(error, null, `${error?.code}: ${error?.message}`);
-  return data;
-};
-
-/** The newest mail to an address: its digits and its link. */
-async function mailTo(address) {
-  const found = await (await fetch(`${box}/api/v1/search?query=${encodeURIComponent(`to:"${address}"`)}`)).json();
-  assert.ok(found.messages.length > 0, `no mail to ${address}`);
-  const m = await (await fetch(`${box}/api/v1/message/${found.messages[0].ID}`)).json();
-  const link = m.HTML.match(/href="([^"]+)"/)?.[1].replaceAll('&amp;', '&');
-  return { subject: m.Subject, code: m.Text.match(/enter the code: (\d+)/)?.[1], link, hash: link && new URL(link).searchParams.get('token') };
-}
 
 /** Where a browser lands that follows the link. */
 async function follow(link) {
