@@ -189,12 +189,7 @@ func writeReportJSON(w io.Writer, r *doctor.Report) error {
 // isTerminal reports whether colours are wanted: a terminal, and no NO_COLOR
 // (no-color.org).
 func isTerminal(w io.Writer) bool {
-	f, isFile := w.(*os.File)
-	if !isFile || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+	return os.Getenv("NO_COLOR") == "" && isCharDevice(w)
 }
 
 var statusColours = map[doctor.Status]string{doctor.OK: "32", doctor.Skip: "2", doctor.Warn: "33", doctor.Fail: "31"}
