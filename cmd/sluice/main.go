@@ -75,7 +75,7 @@ In a project's folder, with or without supabase/config.toml:
 	})
 	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
 	root.PersistentFlags().Bool("debug", false, "log every connection and request")
-	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stdout, stderr), newMigration(stdout, stderr), newDoctor(stdout, stderr), newCSP(stdout, stderr), newExplain(stdout, stderr))
+	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stdout, stderr), newMigration(stdout, stderr), newLogs(stdout), newDoctor(stdout, stderr), newCSP(stdout, stderr), newExplain(stdout, stderr))
 	return root
 }
 
