@@ -220,14 +220,30 @@ var steps = []step{
 
 // Check visits every hop and reports. The error is about cfg alone.
 func Check(ctx context.Context, cfg Config) (*Report, error) {
-	v, err := newVisit(cfg)
+	v, err := newVisit(cfg, true)
 	if err != nil {
 		return nil, err
 	}
+	return v.report(ctx, steps), nil
+}
+
+// CheckPage asks of cfg.Page alone whether it may connect to cfg.URL. The
+// project is not visited, and no key is needed. A page that cannot be loaded is
+// a warning of code CodePage.
+func CheckPage(ctx context.Context, cfg Config) (*Report, error) {
+	v, err := newVisit(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	return v.report(ctx, []step{{HopURL, "", (*visit).checkURL}, {HopPage, HopURL, (*visit).checkPage}}), nil
+}
+
+// report goes through steps in their order.
+func (v *visit) report(ctx context.Context, steps []step) *Report {
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.Total)
 	defer cancel()
 	defer v.close()
-	report := &Report{URL: v.hide.text(cfg.URL)}
+	report := &Report{URL: v.hide.text(v.cfg.URL)}
 	for _, s := range steps {
 		findings := v.take(ctx, s)
 		for _, f := range findings {
@@ -235,7 +251,7 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 			report.Findings = append(report.Findings, v.hide.finding(f))
 		}
 	}
-	return report, nil
+	return report
 }
 
 // take runs one step, unless the way to it is blocked.
@@ -267,7 +283,7 @@ func (v *visit) close() {
 
 // newVisit checks cfg and fills in its defaults. All mistakes are reported at
 // once.
-func newVisit(cfg Config) (*visit, error) {
+func newVisit(cfg Config, needsKey bool) (*visit, error) {
 	var mistakes []error
 	u, err := url.Parse(strings.TrimSpace(cfg.URL))
 	if err != nil || u.Host == "" {
@@ -275,7 +291,7 @@ func newVisit(cfg Config) (*visit, error) {
 		mistakes = append(mistakes, errors.New("the project URL must have the form http://127.0.0.1:54321 or https://REF.supabase.co"))
 		u = &url.URL{}
 	}
-	if cfg.Key == "" {
+	if cfg.Key == "" && needsKey {
 		mistakes = append(mistakes, errors.New("an API key is needed: the one that the app gives to createClient"))
 	}
 	if (cfg.Email == "") != (cfg.Password == "") {
