@@ -2,7 +2,8 @@
 // Sluice, the Supabase CLI's stack, a self-hosted or a hosted project. It goes
 // the way that a client's messages go, hop by hop, and notes what was sent, what
 // came back, and how to mend it. It only reads: a row is written only when
-// Config.WriteProbe asks for it, and deleted again.
+// Config.WriteProbe asks for it, and deleted again. Mend, which is another call,
+// runs the SQL that findings propose.
 //
 // A finding is not an error of the check. Secrets are redacted in everything
 // that leaves the package, and a key is sent to no other host than the
@@ -137,6 +138,9 @@ type Finding struct {
 	Evidence string `json:"evidence,omitempty"`
 	// Remedy is how to mend it: a command, SQL or a setting.
 	Remedy string `json:"remedy,omitempty"`
+	// Fix is SQL that mends it and changes nobody's rights: what Mend runs. Not
+	// redacted, as it holds names alone; empty where a person has to decide.
+	Fix string `json:"fix,omitempty"`
 	// Link leads to a public thread about the cause.
 	Link string `json:"link,omitempty"`
 }

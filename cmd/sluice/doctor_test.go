@@ -145,6 +145,23 @@ func scripts(t *testing.T, pattern string) []string {
 	return files
 }
 
+func TestAgreed(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]bool{"y\n": true, "YES\r\n": true, " y": true, "\n": false, "": false, "n\n": false, "no\ny\n": false, "yellow\n": false} {
+		if got := agreed(t.Context(), strings.NewReader(answer)); got != want {
+			t.Errorf("%q: %t", answer, got)
+		}
+	}
+	// Ctrl-C while nobody answers.
+	in, out := io.Pipe()
+	defer out.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if agreed(ctx, in) {
+		t.Error("an interrupt is no yes")
+	}
+}
+
 func TestDoctorColours(t *testing.T) {
 	t.Parallel()
 	r := &doctor.Report{URL: "http://127.0.0.1:54321", Findings: []doctor.Finding{{Hop: doctor.HopTCP, Status: doctor.Fail, Text: "no"}}}
