@@ -27,6 +27,10 @@ type Binaries struct {
 	Full    string // as printed: "15.8"
 }
 
+// Program is the path of one of the programs in the folder, such as psql, which
+// need not be there.
+func (b Binaries) Program(name string) string { return filepath.Join(b.Dir, name+exe()) }
+
 // ErrNoBinaries says that no usable server binaries are installed.
 var ErrNoBinaries = errors.New("no PostgreSQL server binaries found")
 

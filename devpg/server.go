@@ -255,9 +255,7 @@ func (s *Server) versionError(v int) error {
 		s.dir, v, s.cfg.Binaries.Dir, s.cfg.Binaries.Full, remedy)
 }
 
-func (s *Server) program(name string) string {
-	return filepath.Join(s.cfg.Binaries.Dir, name+exe())
-}
+func (s *Server) program(name string) string { return s.cfg.Binaries.Program(name) }
 
 // scratchInfix is in the name of folders beside a cluster's in which it is made.
 const scratchInfix = ".new-"

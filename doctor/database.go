@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -75,6 +76,14 @@ func (t table) String() string { return t.Schema + "." + t.Name }
 
 // sql is the table's name in a statement.
 func (t table) sql() string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
+
+// openTo is a comment for who publishes the table.
+func (t table) openTo() string {
+	if t.RLS {
+		return ""
+	}
+	return " -- row level security is off for " + t.sql() + ": its changes go to every role that may select"
+}
 
 // named splits schema.table; the schema is public when there is none.
 func named(s string) (schema, name string) {
@@ -169,7 +178,8 @@ func (v *visit) checkTables(context.Context) []Finding {
 		return []Finding{skip("no database")}
 	case !v.db.Publication:
 		return []Finding{fail(CodeNoPublication, "The publication supabase_realtime does not exist, so no table sends changes").
-			remedy("Run: create publication supabase_realtime; then: alter publication supabase_realtime add table SCHEMA.TABLE;")}
+			remedy("Run: create publication supabase_realtime; then: alter publication supabase_realtime add table SCHEMA.TABLE;").
+			fix("%s", v.createPublication())}
 	case len(v.db.tables) == 0:
 		return []Finding{warn(sluice.CodeTableNotPublished, "The publication supabase_realtime holds no table, so no table sends changes").
 			remedy("For every table that an app listens to: alter publication supabase_realtime add table SCHEMA.TABLE;")}
@@ -186,6 +196,22 @@ func (v *visit) checkTables(context.Context) []Finding {
 	return findings
 }
 
+// createPublication is the statement for a database without one: it holds the
+// tables that the app listens to.
+func (v *visit) createPublication() string {
+	var tables []string
+	open := ""
+	for _, t := range v.db.tables {
+		if t.Exists {
+			tables, open = append(tables, t.sql()), cmp.Or(open, t.openTo())
+		}
+	}
+	if len(tables) == 0 {
+		return "create publication supabase_realtime;"
+	}
+	return "create publication supabase_realtime for table " + strings.Join(tables, ", ") + ";" + open
+}
+
 // judgeTable says whether a change of the table can reach anybody.
 func judgeTable(t table) []Finding {
 	switch {
@@ -195,7 +221,8 @@ func judgeTable(t table) []Finding {
 	case !t.Published:
 		return []Finding{fail(sluice.CodeTableNotPublished, "The table %s is not in the publication supabase_realtime", t).
 			evidence("select from pg_publication_tables where pubname = 'supabase_realtime' → no row for it").
-			remedy("Run: alter publication supabase_realtime add table %s;", t.sql())}
+			remedy("Run: alter publication supabase_realtime add table %s;", t.sql()).
+			fix("alter publication supabase_realtime add table %s;%s", t.sql(), t.openTo())}
 	}
 	var findings []Finding
 	silent := 0
@@ -248,9 +275,14 @@ func hears(t table, r role) (Finding, bool) {
 func judgeIdentity(t table) *Finding {
 	var f Finding
 	switch {
+	case t.Identity == "n" && t.Key:
+		f = warn(CodeIdentity, "%s has replica identity NOTHING: PostgreSQL refuses its UPDATE and DELETE while it is published", t).
+			remedy("Run: alter table %s replica identity default;", t.sql()).
+			fix("alter table %s replica identity default;", t.sql())
 	case t.Identity == "n", t.Identity == "d" && !t.Key:
 		f = warn(CodeIdentity, "%s has no replica identity: PostgreSQL refuses its UPDATE and DELETE while it is published", t).
-			remedy("Add a primary key, or run: alter table %s replica identity full;", t.sql())
+			remedy("Add a primary key, or run: alter table %s replica identity full;", t.sql()).
+			fix("alter table %s replica identity full;", t.sql())
 	case t.Identity == "d" && t.RLS:
 		f = ok("%s sends keys alone with DELETE; old rows need: alter table %s replica identity full;", t, t.sql())
 	default:

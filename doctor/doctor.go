@@ -2,7 +2,8 @@
 // Sluice, the Supabase CLI's stack, a self-hosted or a hosted project. It goes
 // the way that a client's messages go, hop by hop, and notes what was sent, what
 // came back, and how to mend it. It only reads: a row is written only when
-// Config.WriteProbe asks for it, and deleted again.
+// Config.WriteProbe asks for it, and deleted again. Mend, which is another call,
+// runs the SQL that findings propose.
 //
 // A finding is not an error of the check. Secrets are redacted in everything
 // that leaves the package, and a key is sent to no other host than the
@@ -137,6 +138,9 @@ type Finding struct {
 	Evidence string `json:"evidence,omitempty"`
 	// Remedy is how to mend it: a command, SQL or a setting.
 	Remedy string `json:"remedy,omitempty"`
+	// Fix is SQL that mends it and changes nobody's rights: what Mend runs. Not
+	// redacted, as it holds names alone; empty where a person has to decide.
+	Fix string `json:"fix,omitempty"`
 	// Link leads to a public thread about the cause.
 	Link string `json:"link,omitempty"`
 }
@@ -220,14 +224,30 @@ var steps = []step{
 
 // Check visits every hop and reports. The error is about cfg alone.
 func Check(ctx context.Context, cfg Config) (*Report, error) {
-	v, err := newVisit(cfg)
+	v, err := newVisit(cfg, true)
 	if err != nil {
 		return nil, err
 	}
+	return v.report(ctx, steps), nil
+}
+
+// CheckPage asks of cfg.Page alone whether it may connect to cfg.URL. The
+// project is not visited, and no key is needed. A page that cannot be loaded is
+// a warning of code CodePage.
+func CheckPage(ctx context.Context, cfg Config) (*Report, error) {
+	v, err := newVisit(cfg, false)
+	if err != nil {
+		return nil, err
+	}
+	return v.report(ctx, []step{{HopURL, "", (*visit).checkURL}, {HopPage, HopURL, (*visit).checkPage}}), nil
+}
+
+// report goes through steps in their order.
+func (v *visit) report(ctx context.Context, steps []step) *Report {
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.Total)
 	defer cancel()
 	defer v.close()
-	report := &Report{URL: v.hide.text(cfg.URL)}
+	report := &Report{URL: v.hide.text(v.cfg.URL)}
 	for _, s := range steps {
 		findings := v.take(ctx, s)
 		for _, f := range findings {
@@ -235,7 +255,7 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 			report.Findings = append(report.Findings, v.hide.finding(f))
 		}
 	}
-	return report, nil
+	return report
 }
 
 // take runs one step, unless the way to it is blocked.
@@ -267,7 +287,7 @@ func (v *visit) close() {
 
 // newVisit checks cfg and fills in its defaults. All mistakes are reported at
 // once.
-func newVisit(cfg Config) (*visit, error) {
+func newVisit(cfg Config, needsKey bool) (*visit, error) {
 	var mistakes []error
 	u, err := url.Parse(strings.TrimSpace(cfg.URL))
 	if err != nil || u.Host == "" {
@@ -275,7 +295,7 @@ func newVisit(cfg Config) (*visit, error) {
 		mistakes = append(mistakes, errors.New("the project URL must have the form http://127.0.0.1:54321 or https://REF.supabase.co"))
 		u = &url.URL{}
 	}
-	if cfg.Key == "" {
+	if cfg.Key == "" && needsKey {
 		mistakes = append(mistakes, errors.New("an API key is needed: the one that the app gives to createClient"))
 	}
 	if (cfg.Email == "") != (cfg.Password == "") {

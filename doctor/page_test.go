@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,29 @@ func TestPolicyBlocksSocket(t *testing.T) {
 	r = visit(t, doctor.Config{URL: w.url, Page: page(t, "", "")})
 	if f := at(t, r, doctor.HopPage); f.Status != doctor.OK || !strings.Contains(f.Text, "no Content-Security-Policy") {
 		t.Errorf("no policy: %+v", f)
+	}
+}
+
+// TestCheckPage: the page alone, without a key or a project that runs.
+func TestCheckPage(t *testing.T) {
+	t.Parallel()
+	of := func(cfg doctor.Config) *doctor.Report {
+		t.Helper()
+		r, err := doctor.CheckPage(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	const project = "https://abc.supabase.co"
+	r := of(doctor.Config{URL: project, Page: page(t, "connect-src 'self' "+project, "")})
+	wantFirst(t, r, doctor.HopPage, doctor.CodeCSP, 13, "blocks the socket")
+	r = of(doctor.Config{URL: project, Page: page(t, "connect-src 'self' "+project+" wss://abc.supabase.co", "")})
+	if r.First() != nil || len(r.Findings) != 2 {
+		t.Errorf("a policy that lists both: %s", show(r))
+	}
+	if _, err := doctor.CheckPage(t.Context(), doctor.Config{URL: project, Page: "nowhere"}); !errors.Is(err, sluice.ErrInvalid) {
+		t.Errorf("a page without an address: %v", err)
 	}
 }
 

@@ -129,22 +129,26 @@ func (p *Project) applyMigrations(ctx context.Context, r *runner) error {
 		if _, ok := done[m.Version]; ok {
 			continue
 		}
-		text, err := readScript(m.File)
-		if err != nil {
-			return err
-		}
-		file := filepath.Base(m.File)
-		r.say("Applying migration " + file + "...")
-		statements := splitStatements(text)
-		record := recordStatement{
-			sql:  "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",
-			args: []any{m.Version, m.Name, statements},
-		}
-		if err := r.run(ctx, file, statements, record); err != nil {
+		if err := applyMigration(ctx, r, m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// applyMigration runs one file and records it, all or nothing.
+func applyMigration(ctx context.Context, r *runner, m Migration) error {
+	text, err := readScript(m.File)
+	if err != nil {
+		return err
+	}
+	file := filepath.Base(m.File)
+	r.say("Applying migration " + file + "...")
+	statements := splitStatements(text)
+	return r.run(ctx, file, statements, recordStatement{
+		sql:  "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",
+		args: []any{m.Version, m.Name, statements},
+	})
 }
 
 // applySeeds runs the seed files that have not been run. A file that changed

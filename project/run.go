@@ -23,7 +23,21 @@ type runner struct {
 	available map[string]bool // extensions that the server offers
 }
 
+// connect returns a runner that is ready for scripts.
 func connect(ctx context.Context, url sluice.Secret, say func(string)) (*runner, error) {
+	r, err := dial(ctx, url, say)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// dial connects and changes nothing.
+func dial(ctx context.Context, url sluice.Secret, say func(string)) (*runner, error) {
 	cfg, err := pgx.ParseConfig(string(url))
 	if err != nil {
 		return nil, fmt.Errorf("parse database URL for migrations: %w", sluice.ErrInvalid)
@@ -39,25 +53,24 @@ func connect(ctx context.Context, url sluice.Secret, say func(string)) (*runner,
 	if err != nil {
 		return nil, pg.Wrap(err, "connect for migrations")
 	}
-	r := &runner{conn: conn, say: say}
-	if _, err := conn.PgConn().Exec(ctx, historyDDL).ReadAll(); err != nil {
-		r.close()
-		return nil, pg.Wrap(err, "make migration history")
+	return &runner{conn: conn, say: say}, nil
+}
+
+// prepare makes the history's tables and lists the server's extensions.
+func (r *runner) prepare(ctx context.Context) error {
+	if _, err := r.conn.PgConn().Exec(ctx, historyDDL).ReadAll(); err != nil {
+		return pg.Wrap(err, "make migration history")
 	}
-	rows, err := conn.Query(ctx, "select name from pg_catalog.pg_available_extensions")
-	if err == nil {
-		var names []string
-		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		r.available = make(map[string]bool, len(names))
-		for _, n := range names {
-			r.available[n] = true
-		}
-	}
+	rows, err := r.conn.Query(ctx, "select name from pg_catalog.pg_available_extensions")
 	if err != nil {
-		r.close()
-		return nil, pg.Wrap(err, "list extensions")
+		return pg.Wrap(err, "list extensions")
 	}
-	return r, nil
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	r.available = make(map[string]bool, len(names))
+	for _, n := range names {
+		r.available[n] = true
+	}
+	return pg.Wrap(err, "list extensions")
 }
 
 func (r *runner) close() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -32,7 +33,7 @@ var doctorSecrets = []struct{ flag, env, usage string }{
 	{"jwt-secret", "SLUICE_DOCTOR_JWT_SECRET", "the project's JWT secret, to check the key's signature"},
 	{"password", "SLUICE_DOCTOR_PASSWORD", "the user's password"},
 	{"token", "SLUICE_DOCTOR_TOKEN", "a user's access token, in place of --email and --password"},
-	{"db-url", "SLUICE_DOCTOR_DB_URL", "the database, read in one READ ONLY transaction"},
+	{"db-url", "SLUICE_DOCTOR_DB_URL", "the database, read in one READ ONLY transaction; written to with --fix alone"},
 }
 
 func newDoctor(stdout, stderr io.Writer) *cobra.Command {
@@ -48,7 +49,14 @@ http://127.0.0.1:54321.
   sluice doctor https://REF.supabase.co --key sb_publishable_…
   sluice doctor --email alice@example.com --table messages --page http://localhost:3000/chat
 
-It only reads. A row is written only with --write-probe, and deleted again.
+It only reads. A row is written only with --write-probe, and deleted again. What
+SQL can mend without changing who may see what (a table that is missing in the
+publication, a replica identity) is shown as SQL; --fix runs it after asking, all
+or nothing, and visits again. Policies and grants are never changed.
+
+  sluice doctor --table messages --fix
+  sluice doctor https://REF.supabase.co --table messages --fix --yes   (_DB_URL set)
+
 Secrets are redacted in the output; the environment is a better place for them
 than the command line: SLUICE_DOCTOR_KEY, _LEGACY_KEY, _JWT_SECRET, _PASSWORD,
 _TOKEN, _DB_URL.
@@ -56,7 +64,7 @@ _TOKEN, _DB_URL.
 The exit code is 0 when nothing fails, 1 when something does, 2 for a mistake in
 the command.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := runDoctor(cmd, args, stdout)
+			err := runDoctor(cmd, args, stdout, stderr)
 			var code exitCode
 			if err == nil || errors.As(err, &code) {
 				return err
@@ -78,6 +86,8 @@ the command.`,
 	f.String("vsn", "2.0.0", "the protocol version that the app's client asks for")
 	f.Duration("timeout", 10*time.Second, "bound of each wait for the network")
 	f.StringP("output", "o", "pretty", "format: pretty or json")
+	f.Bool("fix", false, "run the SQL that mends, after asking; on this folder's stack, or with --db-url")
+	f.Bool("yes", false, "with --fix, do not ask")
 	return cmd
 }
 
@@ -87,7 +97,7 @@ func usage(stderr io.Writer, err error) error {
 	return exitUsage
 }
 
-func runDoctor(cmd *cobra.Command, args []string, stdout io.Writer) error {
+func runDoctor(cmd *cobra.Command, args []string, stdout, stderr io.Writer) error {
 	format := flag(cmd, "output")
 	if format != "pretty" && format != "json" {
 		return fmt.Errorf("-o %q: the formats are pretty and json", format)
@@ -96,22 +106,104 @@ func runDoctor(cmd *cobra.Command, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	report, err := doctor.Check(cmd.Context(), cfg)
+	mend, _ := cmd.Flags().GetBool("fix")
+	yes, _ := cmd.Flags().GetBool("yes")
+	switch {
+	case yes && !mend:
+		return errors.New("--yes answers --fix, which is not given")
+	case mend && cfg.DatabaseURL == "":
+		return errors.New("--fix needs the database: --db-url or SLUICE_DOCTOR_DB_URL, or a stack that runs in this folder")
+	}
+	show := func(r *doctor.Report) error {
+		if format == "json" {
+			return writeReportJSON(stdout, r)
+		}
+		printReport(stdout, r, isTerminal(stdout))
+		if fixes := r.Fixes(); len(fixes) > 0 && !mend {
+			printFixes(stdout, "SQL that mends in the database (sluice doctor --fix runs it after asking):", fixes)
+		}
+		return nil
+	}
+	report, err := visitAll(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	if err := context.Cause(cmd.Context()); err != nil {
-		return exitCode(1) // Ctrl-C
+	if fixes := report.Fixes(); mend && len(fixes) > 0 {
+		if format == "pretty" {
+			_ = show(report)
+		}
+		if !mendAfterAsking(cmd, cfg.DatabaseURL, fixes, yes, stderr) {
+			if format == "json" { // one document, about how it ends
+				_ = show(report)
+			}
+			return exitCode(1)
+		}
+		if report, err = visitAll(cmd.Context(), cfg); err != nil {
+			return err
+		}
 	}
-	if format == "json" {
-		err = writeReportJSON(stdout, report)
-	} else {
-		printReport(stdout, report, isTerminal(stdout))
+	if err := show(report); err != nil {
+		return err
 	}
-	if err == nil && report.First() != nil {
+	if report.First() != nil {
 		return exitCode(1)
 	}
-	return err
+	return nil
+}
+
+// visitAll is the doctor's visit, which Ctrl-C ends.
+func visitAll(ctx context.Context, cfg doctor.Config) (*doctor.Report, error) {
+	report, err := doctor.Check(ctx, cfg)
+	if err == nil && ctx.Err() != nil {
+		return nil, exitCode(1)
+	}
+	return report, err
+}
+
+func printFixes(w io.Writer, title string, fixes []string) {
+	fmt.Fprintf(w, "\n%s\n", title)
+	for _, sql := range fixes {
+		fmt.Fprintf(w, "  %s\n", sql)
+	}
+}
+
+// mendAfterAsking shows the statements, asks, and runs them. All it has to say
+// goes to standard error.
+func mendAfterAsking(cmd *cobra.Command, url sluice.Secret, fixes []string, yes bool, stderr io.Writer) bool {
+	printFixes(stderr, "To be run in the database, all or nothing:", fixes)
+	if !yes {
+		if !isCharDevice(cmd.InOrStdin()) {
+			fmt.Fprintln(stderr, "sluice: nothing was changed: there is no terminal to ask on; add --yes to run it")
+			return false
+		}
+		fmt.Fprint(stderr, "Run it? [y/N] ")
+		if !agreed(cmd.Context(), cmd.InOrStdin()) {
+			fmt.Fprintln(stderr, "Nothing was changed.")
+			return false
+		}
+	}
+	if err := doctor.Mend(cmd.Context(), url, fixes); err != nil {
+		fmt.Fprintf(stderr, "sluice: %v\n", err)
+		return false
+	}
+	fmt.Fprintln(stderr, "Done. Visiting again.")
+	return true
+}
+
+// agreed reads a line. Nobody waits for the reader after Ctrl-C: the process
+// ends then.
+func agreed(ctx context.Context, in io.Reader) bool {
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(in).ReadString('\n') // no line is no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case a := <-answer:
+		return a == "y" || a == "yes"
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // doctorConfig reads flags and environment, and takes what is missing from the
@@ -138,7 +230,15 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 	if len(args) == 1 {
 		cfg.URL = args[0]
 	}
-	return cfg, fillFromStack(&cfg, flag(cmd, "workdir"))
+	if err := fillFromStack(&cfg, flag(cmd, "workdir")); err != nil {
+		return cfg, err
+	}
+	if mend, _ := cmd.Flags().GetBool("fix"); mend && cfg.DatabaseURL == "" {
+		if vars := stackVars(flag(cmd, "workdir")); cfg.URL == vars["api.url"] {
+			cfg.DatabaseURL = sluice.Secret(vars["db.url"])
+		}
+	}
+	return cfg, nil
 }
 
 // fillFromStack completes cfg with the addresses and keys of the stack that runs
@@ -189,12 +289,7 @@ func writeReportJSON(w io.Writer, r *doctor.Report) error {
 // isTerminal reports whether colours are wanted: a terminal, and no NO_COLOR
 // (no-color.org).
 func isTerminal(w io.Writer) bool {
-	f, isFile := w.(*os.File)
-	if !isFile || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+	return os.Getenv("NO_COLOR") == "" && isCharDevice(w)
 }
 
 var statusColours = map[doctor.Status]string{doctor.OK: "32", doctor.Skip: "2", doctor.Warn: "33", doctor.Fail: "31"}

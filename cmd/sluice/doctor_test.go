@@ -25,7 +25,7 @@ type lastCode struct{}
 
 // TestDoctorScripts runs testdata/doctor/*.txtar. A script has two servers:
 // $HEALTHY, where everything works, and $SEED, whose gateway exchanges an opaque
-// key on REST and not on the socket. `run ARGS` runs the program in this
+// key on REST and not on the socket; $PAGE has pages of an app. `run ARGS` runs the program in this
 // process, `code N` checks its exit code.
 func TestDoctorScripts(t *testing.T) {
 	t.Parallel()
@@ -35,6 +35,9 @@ func TestDoctorScripts(t *testing.T) {
 			healthy, seed := httptest.NewServer(fakeStack(false)), httptest.NewServer(fakeStack(true))
 			env.Defer(healthy.Close)
 			env.Defer(seed.Close)
+			page := httptest.NewServer(http.HandlerFunc(fakePages))
+			env.Defer(page.Close)
+			env.Setenv("PAGE", page.URL)
 			env.Setenv("HEALTHY", healthy.URL)
 			env.Setenv("SEED", seed.URL)
 			env.Setenv("KEY", token.DevPublishableKey)
@@ -56,6 +59,19 @@ func TestDoctorScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// fakePages are pages with the policies that their paths name.
+func fakePages(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/open":
+	case "/rest":
+		w.Header().Set("Content-Security-Policy", "connect-src 'self' http://127.0.0.1:54321")
+	case "/both":
+		w.Header().Set("Content-Security-Policy", "connect-src 'self' http://127.0.0.1:54321 ws://127.0.0.1:54321")
+	default:
+		w.WriteHeader(http.StatusNotFound)
+	}
 }
 
 // fakeStack is a gateway with a Realtime that answers every message.
@@ -127,6 +143,23 @@ func scripts(t *testing.T, pattern string) []string {
 		t.Fatalf("no scripts %s: %v", pattern, err)
 	}
 	return files
+}
+
+func TestAgreed(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]bool{"y\n": true, "YES\r\n": true, " y": true, "\n": false, "": false, "n\n": false, "no\ny\n": false, "yellow\n": false} {
+		if got := agreed(t.Context(), strings.NewReader(answer)); got != want {
+			t.Errorf("%q: %t", answer, got)
+		}
+	}
+	// Ctrl-C while nobody answers.
+	in, out := io.Pipe()
+	defer out.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if agreed(ctx, in) {
+		t.Error("an interrupt is no yes")
+	}
 }
 
 func TestDoctorColours(t *testing.T) {

@@ -67,6 +67,7 @@ func (f *folder) exists() bool {
 func (f *folder) data() string        { return filepath.Join(f.dir, "pg") }
 func (f *folder) logFile() string     { return filepath.Join(f.dir, "sluice.log") }
 func (f *folder) positions() string   { return filepath.Join(f.dir, "positions") }
+func (f *folder) postgresLog() string { return filepath.Join(f.dir, "postgres.log") }
 func (f *folder) statePath() string   { return filepath.Join(f.dir, "state.json") }
 func (f *folder) readyMarker() string { return filepath.Join(f.dir, "initialized") }
 

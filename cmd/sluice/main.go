@@ -61,6 +61,7 @@ In a project's folder, with or without supabase/config.toml:
 
   sluice start            start the local stack and print its addresses and keys
   sluice status -o env    the same values for a shell or an .env file
+  sluice migration up     apply new migrations, keeping the data
   sluice db reset         make the database anew from migrations and seed
   sluice stop             stop it; the data stays`,
 		Version:       buildVersion(),
@@ -74,8 +75,8 @@ In a project's folder, with or without supabase/config.toml:
 	})
 	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
 	root.PersistentFlags().Bool("debug", false, "log every connection and request")
-	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stderr), newSlot(stdout, stderr), newDoctor(stdout, stderr), newExplain(stdout, stderr),
-		newCSP(stdout, stderr))
+	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stdout, stderr), newMigration(stdout, stderr), newSlot(stdout, stderr),
+		newLogs(stdout), newDoctor(stdout, stderr), newExplain(stdout, stderr), newCSP(stdout, stderr))
 	return root
 }
 

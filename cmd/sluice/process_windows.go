@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -19,4 +21,21 @@ func terminate(pid int) error {
 // background detaches cmd from the console.
 func background(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}
+
+// become runs another program and ends as it does: Windows cannot put it in this
+// one's place.
+func become(path string, args, env []string) error {
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Env = env
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		return exitCode(exit.ExitCode())
+	}
+	return fmt.Errorf("run %s: %w", path, err)
 }

@@ -94,6 +94,11 @@ func setup(env *testscript.Env) error {
 	env.Setenv("SUPABASE_INBUCKET_PORT", strconv.Itoa(ports[3]))
 	env.Setenv("API_KEY", token.DevPublishableKey)
 	env.Setenv("SLUICE_PG_BIN", os.Getenv("SLUICE_PG_BIN"))
+	program, err := exec.LookPath("sluice")
+	if err != nil {
+		return err
+	}
+	env.Setenv("SLUICE_DIR", filepath.Dir(program))
 	// One process of the test's, as the background ones get the interrupt too.
 	env.Defer(func() {
 		for _, dir := range stacks(env.WorkDir) {

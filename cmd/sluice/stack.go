@@ -319,5 +319,5 @@ func newLogger(file io.Writer, o startOptions) *slog.Logger {
 		}
 		handlers = append(handlers, slog.NewTextHandler(o.stderr, &slog.HandlerOptions{Level: terminal}))
 	}
-	return slog.New(slog.NewMultiHandler(handlers...))
+	return slog.New(byService{slog.NewMultiHandler(handlers...)})
 }

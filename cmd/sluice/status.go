@@ -41,16 +41,9 @@ The exit code is 1 when nothing runs.`,
 			if !slices.Contains(formats, format) {
 				return fmt.Errorf("-o %q: the formats are %s", format, strings.Join(formats, ", "))
 			}
-			f, err := openFolder(flag(cmd, "workdir"))
+			s, err := runningStack(cmd)
 			if err != nil {
 				return err
-			}
-			s, err := f.running()
-			if err != nil {
-				return err
-			}
-			if s == nil {
-				return errors.New("no stack is running in this folder; start it with: sluice start")
 			}
 			vars, err := rename(s.Vars, overrides)
 			if err != nil {
@@ -65,6 +58,19 @@ The exit code is 1 when nothing runs.`,
 	cmd.Flags().StringP("output", "o", "pretty", "format: "+strings.Join(formats, ", "))
 	cmd.Flags().StringArray("override-name", nil, "another name for a value, as ID=NAME (for example api.url=SUPABASE_URL); may be repeated")
 	return cmd
+}
+
+// runningStack is what the stack that runs in --workdir has written.
+func runningStack(cmd *cobra.Command) (*state, error) {
+	f, err := openFolder(flag(cmd, "workdir"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.running()
+	if err == nil && s == nil {
+		err = errors.New("no stack is running in this folder; start it with: sluice start")
+	}
+	return s, err
 }
 
 // flag returns a string flag that is known to exist.
