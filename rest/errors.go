@@ -95,6 +95,11 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 	if pe.Code == "PGRST" {
 		return fromRaise(pe)
 	}
+	if code, ok := refusedControl(pe); ok {
+		e := badControl(code)
+		e.cause = pe
+		return e
+	}
 	e := &Error{Status: statusOf(pe, anonymous), Code: pe.Code, Message: pe.Message, cause: pe}
 	if pe.Detail != "" {
 		e.Details = pe.Detail
@@ -106,6 +111,16 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 		e.Challenge = "Bearer"
 	}
 	return e
+}
+
+// refusedControl tells the failure of lateControls from others.
+func refusedControl(pe *pgconn.PgError) (code string, ok bool) {
+	for _, code := range []string{"PGRST111", "PGRST112"} {
+		if pe.Code == "42704" && pe.Message == `unrecognized configuration parameter "`+code+`"` {
+			return code, true
+		}
+	}
+	return "", false
 }
 
 // fromRaise answers RAISE SQLSTATE 'PGRST', whose message is the body and whose

@@ -62,7 +62,7 @@ func (p *plan) statements() []pg.Statement {
 		out = append(out, pg.Statement{SQL: "SET CONSTRAINTS ALL IMMEDIATE"})
 	}
 	if !p.controlled {
-		out = append(out, pg.Statement{SQL: "SELECT " + string(controls)})
+		out = append(out, pg.Statement{SQL: string(lateControls)})
 	}
 	return out
 }

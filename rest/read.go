@@ -374,3 +374,20 @@ func (b *builder) answer(m media, body bool) {
 
 // controls are what SQL has said about the answer.
 const controls fragment = "NULLIF(pg_catalog.current_setting('response.status', true), ''), NULLIF(pg_catalog.current_setting('response.headers', true), '')"
+
+// lateControls reads the controls behind a write and all that it triggered, in
+// the flush that also commits. What could not be answered must undo the write, so
+// the statement fails for it: with the name of a setting that there is not, by
+// which refusedControl knows it again. The patterns take nothing that override
+// would refuse.
+const lateControls fragment = "SELECT " + controls + ", CASE" +
+	" WHEN pg_catalog.current_setting('response.status', true) OPERATOR(pg_catalog.!~) '^([2-5][0-9][0-9])?$' THEN pg_catalog.set_config('PGRST112', '', true)" +
+	" WHEN pg_catalog.current_setting('response.headers', true) OPERATOR(pg_catalog.!~*) '" + headersPattern + "' THEN pg_catalog.set_config('PGRST111', '', true) END"
+
+// headersPattern matches an array of objects of one header each: a token that is
+// none of forbiddenHeaders, and a string without line ends and NUL.
+const (
+	headersPattern fragment = `^(\s*\[\s*(` + headerPattern + `(\s*,\s*` + headerPattern + `)*)?\s*\]\s*)?$`
+	headerPattern  fragment = `\{\s*"(?!(content-length|transfer-encoding|connection|upgrade|trailer)")[-!#$%&''*+.^_|~0-9a-z` + "`" + `]+"\s*:\s*` +
+		`"([^"\\\u0001-\u001f]|\\["\\/bft]|\\u(00[2-9a-f]|0[1-9a-f][0-9a-f]|[1-9a-f][0-9a-f]{2})[0-9a-f])*"\s*\}`
+)

@@ -238,19 +238,20 @@ func (s *Server) planAnswer(r *request, res pg.Result) *answer {
 }
 
 // override applies response.status and response.headers, which SQL may have set.
+// Behind a write, lateControls has refused what is refused here.
 func (a *answer) override(controls [][]byte) error {
 	status, headers := controls[0], controls[1]
 	if status != nil {
 		n, ok := integer(string(status))
 		if !ok || n < 200 || n > 599 {
-			return fail(http.StatusInternalServerError, "PGRST112", "response.status guc must be a valid status code")
+			return badControl("PGRST112")
 		}
 		a.status = int(n)
 	}
 	if headers == nil {
 		return nil
 	}
-	bad := fail(http.StatusInternalServerError, "PGRST111", "response.headers guc must be a JSON array composed of objects with a single key and a string value")
+	bad := badControl("PGRST111")
 	var list []map[string]string
 	if json.Unmarshal(headers, &list) != nil {
 		return bad
@@ -268,6 +269,16 @@ func (a *answer) override(controls [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// badControl is the error of a status (PGRST112) or headers (PGRST111) that cannot
+// be answered with.
+func badControl(code string) *Error {
+	text := "response.status guc must be a valid status code"
+	if code == "PGRST111" {
+		text = "response.headers guc must be a JSON array composed of objects with a single key and a string value"
+	}
+	return fail(http.StatusInternalServerError, code, text)
 }
 
 // forbiddenHeaders are the server's own.
