@@ -36,7 +36,7 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 			return nil, fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").details("Filters and embedded resources need a function that returns rows of known columns.")
 		}
 	} else {
-		r.source = source{f.Name, f.Returns}
+		r.source = source{alias: f.Name, relation: f.Returns}
 		if err := resolve(r, snap, opt); err != nil {
 			return nil, err
 		}

@@ -133,7 +133,7 @@ func (s *Server) planTarget(r *request, snap *schema.Snapshot, opt *options) (*p
 		return nil, e
 	}
 	p := &plan{relation: rel}
-	r.source = source{rel.Name, rel}
+	r.source = source{alias: rel.Name, relation: rel}
 	switch r.method {
 	case http.MethodGet, http.MethodHead:
 		return p, s.planRead(r, p, snap, opt)

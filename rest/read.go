@@ -22,7 +22,7 @@ func (b *builder) item(n *node, it *selectItem) {
 	case it.embed != nil:
 		b.embedItem(n, it.embed)
 		return
-	case it.star && n.untyped && n.source.relation != nil:
+	case it.star && n.source.untyped && n.source.relation != nil:
 		// A CTE may have more columns than the relation.
 		for i := range n.source.relation.Columns {
 			b.comma(i)
@@ -38,7 +38,7 @@ func (b *builder) item(n *node, it *selectItem) {
 	default:
 		b.castColumn(n.of(it), it.field, it.cast)
 	}
-	if out := it.output(); out != it.field.name || len(it.field.path) > 0 || it.cast != "" || it.aggregate != "" {
+	if out := it.output(); out != it.field.name || len(it.field.path) > 0 || it.cast != "" || it.aggregate != "" || n.of(it).set(it.field.name) != nil {
 		b.lit(" AS ")
 		b.ident(out)
 	}
@@ -237,7 +237,7 @@ func (b *builder) related(parent, e *node) {
 
 // wholeRow writes the row of a node as a value of its relation's type.
 func (b *builder) wholeRow(n *node) {
-	if !n.untyped {
+	if !n.source.untyped {
 		b.ident(n.source.alias)
 		b.lit(".*")
 		return

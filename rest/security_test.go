@@ -99,7 +99,7 @@ var (
 	allowed    = words(`
 WITH AS SELECT FROM WHERE AND OR NOT IS NULL TRUE FALSE UNKNOWN DISTINCT ORDER BY DESC NULLS FIRST LAST LIMIT OFFSET GROUP LEFT INNER CROSS JOIN LATERAL ON
 LIKE ILIKE ANY ALL IN COALESCE NULLIF CASE WHEN THEN ELSE END EXPLAIN FORMAT JSON ROW VARIADIC INSERT INTO VALUES DEFAULT CONFLICT DO NOTHING UPDATE SET
-DELETE RETURNING OPERATOR
+DELETE RETURNING OPERATOR ARRAY
 pg_catalog count json_agg row_to_json to_jsonb to_json json_strip_nulls string_agg substr length replace json_object_keys json_to_record json_to_recordset jsonb_to_recordset jsonb_agg
 jsonb_build_object jsonb_array_elements jsonb_build_array json_build_object ST_AsGeoJSON current_setting set_config sum avg min max
 to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery regconfig

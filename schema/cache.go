@@ -264,6 +264,8 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		if callable(f) {
 			k := key{f.Schema, f.Name}
 			s.functions[k] = append(s.functions[k], f)
+		} else {
+			s.unnamed = append(s.unnamed, f)
 		}
 	}
 	return rows.Err()

@@ -300,25 +300,40 @@ func (d *derivation) functions() {
 	}
 	for _, overloads := range d.s.functions {
 		for _, f := range overloads {
-			target := byRow[f.returns]
-			if target == nil {
-				continue
-			}
-			f.Returns = target
-			if len(f.Args) == 0 || slices.ContainsFunc(f.Args[1:], func(a Arg) bool { return !a.Optional }) {
-				continue
-			}
-			source := byRow[f.Args[0].OID]
-			if source == nil || source.Schema != f.Schema {
-				continue
-			}
-			many := OneToMany
-			if !f.ReturnsSet || f.oneRow {
-				many = ManyToOne
-			}
-			d.put(&Relationship{Cardinality: many, Source: source, Target: target, Function: f})
+			d.computed(f, byRow)
 		}
 	}
+	for _, f := range d.s.unnamed {
+		d.computed(f, byRow)
+	}
+}
+
+// computed derives what f leads to when it takes a row, and may do without
+// further arguments.
+func (d *derivation) computed(f *Function, byRow map[uint32]*Relation) {
+	target := byRow[f.returns]
+	f.Returns = target
+	if len(f.Args) == 0 || slices.ContainsFunc(f.Args[1:], func(a Arg) bool { return !a.Optional }) {
+		return
+	}
+	source := byRow[f.Args[0].OID]
+	switch {
+	case source == nil || source.Schema != f.Schema:
+		return
+	case target == nil && f.ReturnsSet && !f.ReturnsRow && !f.ReturnsVoid:
+		if source.Sets == nil {
+			source.Sets = map[string]*Function{}
+		}
+		source.Sets[f.Name] = f
+		return
+	case target == nil:
+		return
+	}
+	many := OneToMany
+	if !f.ReturnsSet || f.oneRow {
+		many = ManyToOne
+	}
+	d.put(&Relationship{Cardinality: many, Source: source, Target: target, Function: f})
 }
 
 // sorted returns the relations in the order of their names.

@@ -8,6 +8,9 @@ type Snapshot struct {
 	Version   uint64
 	relations map[key]*Relation
 	functions map[key][]*Function
+	// unnamed are functions that cannot be called by themselves for the lack of
+	// their arguments' names. One that takes a row is computed all the same.
+	unnamed []*Function
 	// relationships by their source.
 	relationships map[*Relation][]*Relationship
 	// Roles that the login may become, with their settings.
@@ -30,8 +33,10 @@ type Relation struct {
 	// Insertable, Updatable and Deletable tell what the relation takes, by itself
 	// or by INSTEAD OF triggers.
 	Insertable, Updatable, Deletable bool
-	byName                           map[string]int
-	oid, rowType                     uint32
+	// Sets are the functions that take a row and return a set of values.
+	Sets         map[string]*Function
+	byName       map[string]int
+	oid, rowType uint32
 }
 
 // IsView reports whether r is a view or a materialized view.
