@@ -128,3 +128,38 @@ create function public.steps(c public.cart_view) returns setof int language sql 
 	s.want(`200 0-0/* [{"steps":[1]}]`, "PATCH /carts?id=eq.1&select=steps", `{"n":1}`, "Prefer", "return=representation")
 	s.want(`201 */* [{"id":4,"colors":"c1"}]`, "POST /carts?select=id,colors->>0", `{"id":4,"n":1}`, "Prefer", "return=representation")
 }
+
+// By default a resource with an alias answers to its target's name, too, with a
+// warning. What has no alias comes first.
+//
+// spec: rest:EM-36 rest:EM-37
+func TestTargetNames(t *testing.T) {
+	t.Parallel()
+	s := startPrivate(t)
+	const aliased = "GET /projects?select=id,jobs:tasks(id)&id=eq.1"
+	const answer = `200 0-0/* [{"id":1,"jobs":[{"id":2}]}]`
+	const both = "GET /projects?select=id,tasks(id),jobs:tasks(name)&id=eq.1&tasks.id=eq.1&jobs.id=eq.2&jobs.limit=5&tasks.order=id"
+	const bothAnswer = `200 0-0/* [{"id":1,"tasks":[{"id":1}],"jobs":[{"name":"Build"}]}]`
+	if w := s.want(answer, aliased+"&jobs.id=eq.2", ""); w.Header()["Warning"] != nil {
+		t.Errorf("a warning without a cause: %v", w.Header())
+	}
+	const warning = `299 Sluice "Embedded resource was referenced by relation name even though it has an alias. Use the alias in filters, orders and limits."`
+	for _, more := range []string{"&tasks.id=eq.2", "&tasks.order=id.desc&tasks.limit=1", "&tasks.or=(id.eq.2,id.eq.7)"} {
+		if w := s.want(answer, aliased+more, ""); w.Header().Get("Warning") != warning {
+			t.Errorf("%s: Warning %q", more, w.Header().Get("Warning"))
+		}
+	}
+	if w := s.do("DELETE /projects?select=id,jobs:tasks(id)&id=eq.99&tasks.id=eq.2", "", "Prefer", "return=representation"); w.Header().Get("Warning") != warning {
+		t.Errorf("DELETE: %d %v", w.Code, w.Header())
+	}
+	s.want(bothAnswer, both, "")
+
+	s.Exec("alter role authenticator set pgrst.url_use_legacy_target_names = 'false'")
+	s.reload()
+	s.want(answer, aliased+"&jobs.id=eq.2", "")
+	for _, more := range []string{"&tasks.id=eq.2", "&tasks.order=id.desc&tasks.limit=1", "&tasks.or=(id.eq.2,id.eq.7)"} {
+		s.want(`400 {"code":"PGRST108","details":"Target names are not allowed in filters if they have an alias","hint":"Change 'tasks' to 'jobs' in filters, orders or limits.",`+
+			`"message":"'tasks' is not an embedded resource in this request"}`, aliased+more, "")
+	}
+	s.want(bothAnswer, both, "")
+}

@@ -26,6 +26,7 @@ type Error struct {
 	// contentRange and headers are set when not empty.
 	contentRange string
 	headers      map[string]string
+	brief        bool // the body has neither details nor hint
 	cause        error
 }
 
@@ -41,14 +42,23 @@ func fail(status int, code, message string) *Error {
 func (e *Error) details(d any) *Error { e.Details = d; return e }
 func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
 
-// body renders the four keys in PostgREST's order.
+// body renders the four keys in PostgREST's order, or two of them.
 func (e *Error) body() []byte {
-	text, err := marshal(struct {
+	type brief struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	type full struct {
 		Code    string `json:"code"`
 		Details any    `json:"details"`
 		Hint    any    `json:"hint"`
 		Message string `json:"message"`
-	}{e.Code, e.Details, e.Hint, e.Message})
+	}
+	var v any = full{e.Code, e.Details, e.Hint, e.Message}
+	if e.brief {
+		v = brief{e.Code, e.Message}
+	}
+	text, err := marshal(v)
 	if err != nil { // strings
 		return []byte(`{"code":"PGRSTX00","details":null,"hint":null,"message":"Internal error"}`)
 	}

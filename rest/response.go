@@ -48,6 +48,7 @@ type answer struct {
 	applied     []string
 	allow       string
 	profile     string
+	warning     string
 	reads       bool
 	extra       http.Header
 }
@@ -55,6 +56,9 @@ type answer struct {
 // base fills in what all answers share.
 func (s *Server) base(r *request) *answer {
 	a := &answer{reads: r.reads()}
+	if len(r.byTarget) > 0 {
+		a.warning = legacyWarning
+	}
 	if len(s.cfg.Schemas) > 1 {
 		a.profile = r.schema
 	}
@@ -312,6 +316,7 @@ func (a *answer) write(w http.ResponseWriter, h *http.Request) {
 	}
 	set("Content-Range", a.rng)
 	set("Content-Profile", a.profile)
+	set("Warning", a.warning)
 	set("Location", a.location)
 	set("Allow", a.allow)
 	set("Preference-Applied", strings.Join(a.applied, ", "))
