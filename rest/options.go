@@ -76,8 +76,8 @@ func (o *options) rollsBack(p *prefer) bool {
 	return end == "rollback"
 }
 
-// preRequestQuery calls the function that is run before every query.
-func preRequestQuery(name string) *builder {
+// noArguments calls a function that an option names. cast follows the call.
+func noArguments(name string, cast fragment) *builder {
 	b := &builder{}
 	b.lit("SELECT ")
 	schemaName, function, ok := strings.Cut(name, ".")
@@ -87,5 +87,6 @@ func preRequestQuery(name string) *builder {
 		b.ident(name)
 	}
 	b.lit("()")
+	b.lit(cast)
 	return b
 }

@@ -32,9 +32,9 @@ type plan struct {
 	// controlled: the query's row has the controls behind its own columns.
 	controlled bool
 	hoisted    []schema.Setting
-	// describe answers with what is visible of schema, in place of a query.
-	describe func(pg.Result) (*answer, error)
-	schema   string
+	// describing is run in place of a query, and describe answers with its result.
+	describing pg.Statement
+	describe   func(pg.Result) (*answer, error)
 	// empty is the answer when nothing has to be run.
 	empty *answer
 	// veto may refuse the result before it is committed.
@@ -46,10 +46,10 @@ type plan struct {
 func (p *plan) statements() []pg.Statement {
 	var out []pg.Statement
 	if p.pre != "" {
-		out = append(out, preRequestQuery(p.pre).statement())
+		out = append(out, noArguments(p.pre, "").statement())
 	}
 	if p.describe != nil {
-		return append(out, pg.Statement{SQL: visibleSQL, Args: [][]byte{[]byte(p.schema)}})
+		return append(out, p.describing)
 	}
 	out = append(out, p.query.statement())
 	if p.explain != nil {
@@ -107,7 +107,7 @@ func (s *Server) plan(r *request, snap *schema.Snapshot, opt *options) (*plan, e
 		r.items = []selectItem{{star: true}}
 	}
 	if r.target == "" {
-		return s.planRoot(r, snap), nil
+		return s.planRoot(r, snap, opt)
 	}
 	p, err := s.planTarget(r, snap, opt)
 	switch {
