@@ -215,11 +215,11 @@ func (b *builder) related(parent, e *node) {
 	}
 	b.joins(e, false)
 	var ties []func()
-	tie := func(aliasA string, a []string, aliasB string, names []string) {
+	tie := func(aliasA string, a []string, aliasB string, names, equal []string) {
 		for i := range a {
 			ties = append(ties, func() {
 				b.dotted(aliasA, a[i])
-				b.lit(" = ")
+				b.equal(equal[i])
 				b.dotted(aliasB, names[i])
 			})
 		}
@@ -227,12 +227,24 @@ func (b *builder) related(parent, e *node) {
 	switch {
 	case rel.Function != nil:
 	case rel.Junction != nil:
-		tie(junction, rel.Junction.SourceColumns, parent.source.alias, rel.Columns)
-		tie(junction, rel.Junction.TargetColumns, e.source.alias, rel.TargetColumns)
+		tie(junction, rel.Junction.SourceColumns, parent.source.alias, rel.Columns, rel.Junction.SourceEqual)
+		tie(junction, rel.Junction.TargetColumns, e.source.alias, rel.TargetColumns, rel.Junction.TargetEqual)
 	default:
-		tie(e.source.alias, rel.TargetColumns, parent.source.alias, rel.Columns)
+		tie(e.source.alias, rel.TargetColumns, parent.source.alias, rel.Columns, rel.Equal)
 	}
 	b.where(e, ties...)
+}
+
+// equal writes the operator = of a schema: one that fits better, made by somebody
+// who may create in a schema of the search_path, would run as the user.
+func (b *builder) equal(schemaName string) {
+	if schemaName == "" {
+		b.lit(" = ")
+		return
+	}
+	b.lit(" OPERATOR(")
+	b.ident(schemaName)
+	b.lit(".=) ")
 }
 
 // wholeRow writes the row of a node as a value of its relation's type.

@@ -30,6 +30,9 @@ type Relationship struct {
 	Columns       []string
 	TargetColumns []string
 	Forward       bool
+	// Equal are the schemas of the operators = that compare the columns; empty
+	// where the key's operator has another name.
+	Equal []string
 	// Junction is set for many-to-many.
 	Junction *Junction
 	// Function takes a row of Source and returns rows of Target.
@@ -48,6 +51,7 @@ type Junction struct {
 	// source; likewise for the target.
 	SourceConstraint, TargetConstraint string
 	SourceColumns, TargetColumns       []string
+	SourceEqual, TargetEqual           []string
 }
 
 // Relationships returns those that start at r, in the order of their
@@ -60,6 +64,7 @@ type foreignKey struct {
 	from, to         uint32
 	columns, targets []int16
 	unique           bool
+	equal            []string
 }
 
 // loadRelationships reads keys and views, and derives what leads where.
@@ -108,7 +113,7 @@ func readForeignKeys(ctx context.Context, tx pgx.Tx) ([]foreignKey, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k foreignKey, err error) {
-		err = row.Scan(&k.name, &k.from, &k.to, &k.columns, &k.targets, &k.unique)
+		err = row.Scan(&k.name, &k.from, &k.to, &k.columns, &k.targets, &k.unique, &k.equal)
 		return k, err
 	})
 }
@@ -242,11 +247,11 @@ func (d *derivation) add(k *foreignKey) {
 			}
 			d.put(&Relationship{
 				Cardinality: forward, Source: from.relation, Target: to.relation, Constraint: k.name,
-				Columns: columns, TargetColumns: targets, Forward: true,
+				Columns: columns, TargetColumns: targets, Forward: true, Equal: k.equal,
 			})
 			d.put(&Relationship{
 				Cardinality: back, Source: to.relation, Target: from.relation, Constraint: k.name,
-				Columns: targets, TargetColumns: columns,
+				Columns: targets, TargetColumns: columns, Equal: k.equal,
 			})
 		}
 	}
@@ -275,6 +280,7 @@ func (d *derivation) junctions() {
 					Cardinality: ManyToMany, Source: a.Target, Target: b.Target, Columns: a.TargetColumns, TargetColumns: b.TargetColumns,
 					Junction: &Junction{
 						Relation: j, SourceConstraint: a.Constraint, SourceColumns: a.Columns, TargetConstraint: b.Constraint, TargetColumns: b.Columns,
+						SourceEqual: a.Equal, TargetEqual: b.Equal,
 					},
 				})
 			}
