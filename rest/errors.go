@@ -169,6 +169,7 @@ var classStatus = map[string]int{
 
 var stateStatus = map[string]int{
 	"21000": 500, "23503": 409, "23505": 409, "25006": 405, "42883": 404, "42P01": 404, "42P17": 500, "53400": 500, "P0001": 400,
+	"57P01": 503, "57P02": 503, "57P03": 503, // the server stops or starts: the connection is lost, the request may be sent again
 }
 
 func statusOf(pe *pgconn.PgError, anonymous bool) int {
