@@ -139,7 +139,7 @@ func (w *work) minimal(pool *pgxpool.Pool) http.Handler {
 		begin = "begin"
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		arg := w.argument(0)
+		var arg any
 		if w.arg == "" {
 			_, value, _ := strings.Cut(r.URL.Query().Get("id"), ".")
 			id, err := strconv.ParseInt(value, 10, 64)
