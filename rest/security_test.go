@@ -242,11 +242,11 @@ create table public.notes (id int primary key, owner uuid not null, body text, m
 insert into public.notes values (2, '` + bob + `', '` + ofBob + `', '{"w": "` + ofBob + `"}', '{` + ofBob + `}', null);
 alter table public.notes enable row level security;
 create policy own on public.notes to authenticated using (owner = auth.uid()) with check (owner = auth.uid());
-create table public.vault (id int primary key references public.notes, word text default '` + ofNobody + `');
-insert into public.vault values (2);
+create table public.vault (id int primary key references public.notes, word text);
+insert into public.vault values (2, '` + ofNobody + `');
 revoke all on public.vault from anon, authenticated;
-create table public.labels (id int primary key, name text, hidden text default '` + ofNobody + `');
-insert into public.labels values (1, 'red'), (2, 'blue');
+create table public.labels (id int primary key, name text, hidden text);
+insert into public.labels values (1, 'red', '` + ofNobody + `'), (2, 'blue', '` + ofNobody + `');
 revoke select on public.labels from anon, authenticated;
 grant select (id, name) on public.labels to authenticated;
 create table public.notes_labels (note int references public.notes, label int references public.labels, primary key (note, label));
