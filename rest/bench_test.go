@@ -1,8 +1,10 @@
 package rest_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -21,52 +23,202 @@ import (
 const benchSQL = `
 create table public.bench_items (id bigint primary key, owner uuid not null, name text not null, price int not null);
 insert into public.bench_items select i, '` + alice + `', 'item number ' || i, i % 1000 from generate_series(1, 10000) i;
+create table public.bench_parts (id bigint primary key, item bigint not null references public.bench_items, name text not null);
+insert into public.bench_parts select i, (i + 9) / 10, 'part ' || i from generate_series(1, 100000) i;
+create index on public.bench_parts (item);
+create table public.bench_log (id bigint generated always as identity primary key, owner uuid not null default auth.uid(), name text, price int);
 alter table public.bench_items enable row level security;
+alter table public.bench_log enable row level security;
 create policy bench_owner on public.bench_items for select to authenticated
-  using (owner = (select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid));`
+  using (owner = (select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid));
+create policy bench_log on public.bench_log to authenticated
+  using (owner = (select auth.uid())) with check (owner = (select auth.uid()));
+create function public.bench_add(a int, b int) returns int language sql immutable as $$ select a + b $$;
+analyze public.bench_items, public.bench_parts;`
 
 const benchClaims = `{"sub":"` + alice + `","role":"authenticated"}`
 
 // benchConns is the size of both pools and the number of clients.
 const benchConns = 8
 
-// minimal is the least that a handler can do: the row as JSON, in a transaction
-// with role and claims, in one round trip with prepared statements.
-func minimal(b *testing.B, s *stack) http.Handler {
+// work is what a benchmark asks for: of Sluice a request, of the minimal handler
+// a statement with one parameter. %d in the path is that parameter where arg is
+// empty, a number up to 9,900.
+type work struct {
+	name, line, body, prefer string
+	sql, arg                 string
+	write                    bool
+	want                     string // what the body begins with
+}
+
+var works = []work{
+	{
+		name: "row by key", line: "GET /bench_items?id=eq.%d", want: `[{"id":`,
+		sql: "select coalesce(json_agg(t), '[]')::text from (select * from public.bench_items where id = $1) t",
+	},
+	{
+		name: "100 rows", line: "GET /bench_items?id=gte.%d&order=id&limit=100", want: `[{"id":`,
+		sql: "select coalesce(json_agg(t), '[]')::text from (select * from public.bench_items where id >= $1 order by id limit 100) t",
+	},
+	{
+		name: "embed", line: "GET /bench_items?id=gte.%d&order=id&limit=20&select=id,name,bench_parts(id,name)", want: `[{"id":`,
+		sql: `select coalesce(json_agg(t), '[]')::text from (select id, name, (select coalesce(json_agg(p), '[]') from
+			(select id, name from public.bench_parts where item = i.id) p) as bench_parts from public.bench_items i where id >= $1 order by id limit 20) t`,
+	},
+	{
+		name: "count", line: "GET /bench_items?id=gte.%d&order=id&limit=1&select=id", prefer: "count=exact", want: `[{"id":`,
+		sql: `select coalesce(json_agg(t), '[]')::text || (select count(*) from public.bench_items where id >= $1)
+			from (select id from public.bench_items where id >= $1 order by id limit 1) t`,
+	},
+	{
+		name: "rpc", line: "POST /rpc/bench_add", body: `{"a":3,"b":4}`, arg: `{"a":3,"b":4}`, want: "7",
+		sql: "select to_json(public.bench_add(a, b))::text from json_to_record($1::json) as _ (a int, b int)",
+	},
+	{
+		name: "insert", line: "POST /bench_log", body: `{"name":"one","price":1}`, arg: `{"name":"one","price":1}`, write: true,
+		sql: "with w as (insert into public.bench_log (name, price) select name, price from json_to_record($1::json) as _ (name text, price int) returning 1) select '' from w limit 1",
+	},
+	{
+		name: "bulk insert of 1000", line: "POST /bench_log?columns=name,price", body: thousand, arg: thousand, write: true,
+		sql: "with w as (insert into public.bench_log (name, price) select name, price from json_to_recordset($1::json) as _ (name text, price int) returning 1) select '' from w limit 1",
+	},
+}
+
+var thousand = "[" + strings.Repeat(`{"name":"one of many","price":7},`, 999) + `{"name":"the last","price":8}]`
+
+// request is the number'th request of a work.
+func (w *work) request(number int64) *http.Request {
+	line := w.line
+	if w.arg == "" {
+		line = fmt.Sprintf(line, number)
+	}
+	method, path, _ := strings.Cut(line, " ")
+	r := httptest.NewRequest(method, path, strings.NewReader(w.body))
+	if w.prefer != "" {
+		r.Header.Set("Prefer", w.prefer)
+	}
+	return r
+}
+
+// argument is what the statement gets for the number'th request.
+func (w *work) argument(number int64) any {
+	if w.arg == "" {
+		return number
+	}
+	return w.arg
+}
+
+// benchPool is a pool of the login. As the user: every connection is one's for
+// good, so that a statement is all that it costs.
+func benchPool(b *testing.B, s *stack, asUser bool) *pgxpool.Pool {
 	b.Helper()
 	cfg, err := pgxpool.ParseConfig(string(s.URL("authenticator")))
 	if err != nil {
 		b.Fatal(err)
 	}
 	cfg.MaxConns = benchConns
-	// What the login may not read cannot be described before the role is set.
-	s.Exec("grant select on public.bench_items to authenticator")
+	if asUser {
+		cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, "select set_config('role', 'authenticated', false), set_config('request.jwt.claims', $1, false)", benchClaims)
+			return err
+		}
+	}
 	pool, err := pgxpool.NewWithConfig(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(pool.Close)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		value, _ := strings.CutPrefix(r.URL.Query().Get("id"), "eq.")
-		id, err := strconv.ParseInt(value, 10, 64)
-		if err != nil {
-			http.Error(w, "want id=eq.N", http.StatusBadRequest)
-			return
+	return pool
+}
+
+// minimal is the least that a handler can do: the answer as JSON, in a
+// transaction with role and claims, in one round trip with prepared statements.
+func (w *work) minimal(pool *pgxpool.Pool) http.Handler {
+	begin := "begin read only"
+	if w.write {
+		begin = "begin"
+	}
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var arg any
+		if w.arg == "" {
+			_, value, _ := strings.Cut(r.URL.Query().Get("id"), ".")
+			id, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				http.Error(rw, "want id=eq.N", http.StatusBadRequest)
+				return
+			}
+			arg = id
+		} else {
+			text, err := io.ReadAll(r.Body)
+			if err != nil {
+				http.Error(rw, err.Error(), http.StatusBadRequest)
+				return
+			}
+			arg = string(text)
 		}
 		var body []byte
 		var batch pgx.Batch
-		batch.Queue("begin read only")
+		batch.Queue(begin)
 		batch.Queue("select set_config('role', 'authenticated', true), set_config('request.jwt.claims', $1, true)", benchClaims)
-		batch.Queue("select coalesce(json_agg(t), '[]')::text from (select * from public.bench_items where id = $1) t", id).
-			QueryRow(func(row pgx.Row) error { return row.Scan(&body) })
+		batch.Queue(w.sql, arg).QueryRow(func(row pgx.Row) error { return row.Scan(&body) })
 		batch.Queue("commit")
 		if err := pool.SendBatch(r.Context(), &batch).Close(); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+			http.Error(rw, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		_, _ = w.Write(body)
+		rw.Header().Set("Content-Type", "application/json; charset=utf-8")
+		_, _ = rw.Write(body)
 	})
+}
+
+// benchStack is Sluice's handler as a user, without a gateway.
+func benchStack(b *testing.B) (*stack, http.Handler) {
+	b.Helper()
+	s := startWith(b, benchSQL, func(c *rest.Config) { c.Schemas = []string{"public"} })
+	// What the login may not read cannot be described before the role is set.
+	s.Exec("grant all on public.bench_items, public.bench_parts, public.bench_log to authenticator")
+	id := sluice.Identity{Claims: sluice.Claims{Role: "authenticated", Subject: alice, JSON: json.RawMessage(benchClaims)}}
+	return s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.server.ServeHTTP(w, r.WithContext(sluice.WithIdentity(r.Context(), id)))
+	})
+}
+
+// BenchmarkWork compares what clients ask for most with a minimal handler and
+// with the statement alone, on a connection that is the user's already: one
+// client asks each in turn. ratio is Sluice's rate in relation to the minimal
+// handler's, bare in relation to the statement's.
+func BenchmarkWork(b *testing.B) {
+	s, asUser := benchStack(b)
+	login, user := benchPool(b, s, false), benchPool(b, s, true)
+	for i := range works {
+		w := &works[i]
+		handlers := [2]http.Handler{w.minimal(login), asUser}
+		b.Run(w.name, func(b *testing.B) {
+			var took [3]time.Duration
+			number := int64(0)
+			for b.Loop() {
+				number = number%9900 + 1
+				for which, h := range handlers {
+					rec, r := httptest.NewRecorder(), w.request(number)
+					start := time.Now()
+					h.ServeHTTP(rec, r)
+					took[which] += time.Since(start)
+					if rec.Code >= 300 || !strings.HasPrefix(rec.Body.String(), w.want) {
+						b.Fatalf("%d: %d %.200s", which, rec.Code, rec.Body)
+					}
+				}
+				var body []byte
+				start := time.Now()
+				if err := user.QueryRow(b.Context(), w.sql, w.argument(number)).Scan(&body); err != nil {
+					b.Fatal(err)
+				}
+				took[2] += time.Since(start)
+			}
+			b.ReportMetric(float64(took[0])/float64(took[1]), "ratio")
+			b.ReportMetric(float64(took[2])/float64(took[1]), "bare")
+			b.ReportMetric(float64(took[1].Microseconds())/float64(b.N), "µs/sluice")
+		})
+	}
 }
 
 // BenchmarkRowByKey compares one row by key, as the user under row level
@@ -74,12 +226,8 @@ func minimal(b *testing.B, s *stack) http.Handler {
 // share the machine's moods, and ratio is the rate in relation to the minimal
 // handler's (budget: 0.7). direct calls the handlers, http goes through loopback.
 func BenchmarkRowByKey(b *testing.B) {
-	s := startWith(b, benchSQL, func(c *rest.Config) { c.Schemas = []string{"public"} })
-	id := sluice.Identity{Claims: sluice.Claims{Role: "authenticated", Subject: alice, JSON: json.RawMessage(benchClaims)}}
-	asUser := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.server.ServeHTTP(w, r.WithContext(sluice.WithIdentity(r.Context(), id)))
-	})
-	handlers := [2]http.Handler{minimal(b, s), asUser}
+	s, asUser := benchStack(b)
+	handlers := [2]http.Handler{works[0].minimal(benchPool(b, s, false)), asUser}
 	b.Run("direct", func(b *testing.B) {
 		drive(b, func(which int, path string) (int, string) {
 			w := httptest.NewRecorder()

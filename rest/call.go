@@ -129,7 +129,7 @@ func (b *builder) once(n *node, f from) from {
 	b.lit(" FROM ")
 	f()
 	b.lit("), ")
-	n.untyped = true
+	n.source.untyped = true
 	return func() {
 		b.lit(`"_f" AS `)
 		b.ident(n.source.alias)

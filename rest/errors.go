@@ -26,6 +26,7 @@ type Error struct {
 	// contentRange and headers are set when not empty.
 	contentRange string
 	headers      map[string]string
+	brief        bool // the body has neither details nor hint
 	cause        error
 }
 
@@ -41,14 +42,23 @@ func fail(status int, code, message string) *Error {
 func (e *Error) details(d any) *Error { e.Details = d; return e }
 func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
 
-// body renders the four keys in PostgREST's order.
+// body renders the four keys in PostgREST's order, or two of them.
 func (e *Error) body() []byte {
-	text, err := marshal(struct {
+	type brief struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	type full struct {
 		Code    string `json:"code"`
 		Details any    `json:"details"`
 		Hint    any    `json:"hint"`
 		Message string `json:"message"`
-	}{e.Code, e.Details, e.Hint, e.Message})
+	}
+	var v any = full{e.Code, e.Details, e.Hint, e.Message}
+	if e.brief {
+		v = brief{e.Code, e.Message}
+	}
+	text, err := marshal(v)
 	if err != nil { // strings
 		return []byte(`{"code":"PGRSTX00","details":null,"hint":null,"message":"Internal error"}`)
 	}
@@ -95,6 +105,11 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 	if pe.Code == "PGRST" {
 		return fromRaise(pe)
 	}
+	if code, ok := refusedControl(pe); ok {
+		e := badControl(code)
+		e.cause = pe
+		return e
+	}
 	e := &Error{Status: statusOf(pe, anonymous), Code: pe.Code, Message: pe.Message, cause: pe}
 	if pe.Detail != "" {
 		e.Details = pe.Detail
@@ -106,6 +121,16 @@ func fromPostgres(pe *pgconn.PgError, anonymous bool) *Error {
 		e.Challenge = "Bearer"
 	}
 	return e
+}
+
+// refusedControl tells the failure of lateControls from others.
+func refusedControl(pe *pgconn.PgError) (code string, ok bool) {
+	for _, code := range []string{"PGRST111", "PGRST112"} {
+		if pe.Code == "42704" && pe.Message == `unrecognized configuration parameter "`+code+`"` {
+			return code, true
+		}
+	}
+	return "", false
 }
 
 // fromRaise answers RAISE SQLSTATE 'PGRST', whose message is the body and whose
@@ -144,6 +169,7 @@ var classStatus = map[string]int{
 
 var stateStatus = map[string]int{
 	"21000": 500, "23503": 409, "23505": 409, "25006": 405, "42883": 404, "42P01": 404, "42P17": 500, "53400": 500, "P0001": 400,
+	"57P01": 503, "57P02": 503, "57P03": 503, // the server stops or starts: the connection is lost, the request may be sent again
 }
 
 func statusOf(pe *pgconn.PgError, anonymous bool) int {

@@ -18,6 +18,10 @@ func (s *Server) Explain(h *http.Request) string {
 	}
 	var b strings.Builder
 	for _, st := range p.statements() {
+		if st.SQL == string(lateControls) {
+			b.WriteString("(controls)\n")
+			continue
+		}
 		b.WriteString(st.SQL + "\n")
 		for i, a := range st.Args {
 			fmt.Fprintf(&b, "$%d = %s\n", i+1, a)

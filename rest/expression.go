@@ -11,6 +11,17 @@ type source struct {
 	alias string
 	// relation knows types; nil for functions without a known row type.
 	relation *schema.Relation
+	// untyped: the rows are those of a CTE, not of the relation's type. Computed
+	// columns are columns of it like others.
+	untyped bool
+}
+
+// set returns the function behind a computed column that is a set, or nil.
+func (s source) set(name string) *schema.Function {
+	if s.relation == nil || s.untyped || s.relation.Column(name) != nil {
+		return nil
+	}
+	return s.relation.Sets[name]
 }
 
 const oidTSVector = 3614
@@ -21,12 +32,23 @@ func (b *builder) column(src source, f field) {
 	if len(f.path) > 0 && src.relation != nil {
 		if c := src.relation.Column(f.name); c != nil {
 			wrap = c.Base != schema.OIDJSON && c.Base != schema.OIDJSONB
+		} else {
+			wrap = src.relation.Sets[f.name] != nil
 		}
 	}
+	set := src.set(f.name)
 	if wrap {
 		b.lit("pg_catalog.to_jsonb(")
 	}
-	b.dotted(src.alias, f.name)
+	if set != nil { // as a column it would multiply the rows
+		b.lit("ARRAY(SELECT ")
+		b.dotted(set.Schema, set.Name)
+		b.lit("(")
+		b.ident(src.alias)
+		b.lit(".*))")
+	} else {
+		b.dotted(src.alias, f.name)
+	}
 	if wrap {
 		b.lit(")")
 	}

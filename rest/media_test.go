@@ -70,7 +70,7 @@ func TestOpenAPI(t *testing.T) {
 
 // PostGIS is stood in for by a function of the same name.
 //
-// spec: rest:FM-11
+// spec: rest:FM-11 rest:FM-12
 func TestGeoJSON(t *testing.T) {
 	t.Parallel()
 	s := start(t, nil)
@@ -81,6 +81,8 @@ begin
 end $$;
 create table public.places (id int, at text);
 insert into public.places values (1, 'here');
+create function public.places_from(first int) returns setof public.places language sql stable as $$ select * from public.places where id >= first $$;
+create function public.a_place() returns public.places language sql stable as $$ select * from public.places where id = 1 $$;
 grant all on public.places to anon;`)
 	s.reload()
 	const geo = "application/geo+json"
@@ -93,4 +95,13 @@ grant all on public.places to anon;`)
 	s.want(`201 */* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 2}, "geometry" : "there"}]}`,
 		"POST /places", `{"id":2,"at":"there"}`, "Accept", geo, "Prefer", "return=representation")
 	wantError(t, s.do("GET /places?select=id", "", "Accept", geo), http.StatusBadRequest, "22023", "geometry column is missing")
+	s.want(`200 0-0/* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 2}, "geometry" : "yonder"}]}`,
+		"PATCH /places?id=eq.2", `{"at":"yonder"}`, "Accept", geo, "Prefer", "return=representation")
+	s.want(`200 0-0/* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 2}, "geometry" : "yonder"}]}`,
+		"GET /rpc/places_from?first=2", "", "Accept", geo)
+	for _, line := range []string{"GET /rpc/a_place", "POST /rpc/a_place"} {
+		s.want(`200 0-0/* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 1}, "geometry" : "here"}]}`, line, "", "Accept", geo)
+	}
+	s.want(`200 */* {"type" : "FeatureCollection", "features" : [{"type" : "Feature", "properties" : {"id": 2}, "geometry" : "yonder"}]}`,
+		"DELETE /places?id=eq.2", "", "Accept", geo, "Prefer", "return=representation")
 }

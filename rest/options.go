@@ -16,12 +16,23 @@ type options struct {
 	plans      bool
 	txEnd      string
 	preRequest string
+	// targetNames: an embedded resource with an alias answers to its target's
+	// name, too.
+	targetNames bool
+	// brief errors have neither details nor hint.
+	brief   bool
+	openAPI string // follow-privileges, ignore-privileges or disabled
+	// rootSpec is a function whose result replaces the description of the schema.
+	rootSpec  string
+	security  bool   // the description has a section on keys
+	serverURI string // the address that it names
 }
 
 // optionsOf reads the options in force. A value that makes no sense is as none.
 func (s *Server) optionsOf(snap *schema.Snapshot) options {
 	o := options{
 		maxRows: int64(s.cfg.MaxRows), aggregates: s.cfg.Aggregates, plans: s.cfg.Plans, txEnd: s.cfg.TxEnd, preRequest: s.cfg.PreRequest,
+		targetNames: true, openAPI: "follow-privileges",
 	}
 	if n, err := strconv.ParseInt(snap.Settings["db_max_rows"], 10, 64); err == nil && n >= 0 {
 		o.maxRows = n
@@ -33,6 +44,13 @@ func (s *Server) optionsOf(snap *schema.Snapshot) options {
 	}
 	flag("db_aggregates_enabled", &o.aggregates)
 	flag("db_plan_enabled", &o.plans)
+	flag("url_use_legacy_target_names", &o.targetNames)
+	flag("openapi_security_active", &o.security)
+	o.brief = snap.Settings["client_error_verbosity"] == "minimal"
+	if v := snap.Settings["openapi_mode"]; v == "ignore-privileges" || v == "disabled" {
+		o.openAPI = v
+	}
+	o.rootSpec, o.serverURI = snap.Settings["db_root_spec"], snap.Settings["openapi_server_proxy_uri"]
 	if v := snap.Settings["db_tx_end"]; slices.Contains(txEnds, v) {
 		o.txEnd = v
 	}
@@ -58,8 +76,8 @@ func (o *options) rollsBack(p *prefer) bool {
 	return end == "rollback"
 }
 
-// preRequestQuery calls the function that is run before every query.
-func preRequestQuery(name string) *builder {
+// noArguments calls a function that an option names. cast follows the call.
+func noArguments(name string, cast fragment) *builder {
 	b := &builder{}
 	b.lit("SELECT ")
 	schemaName, function, ok := strings.Cut(name, ".")
@@ -69,5 +87,6 @@ func preRequestQuery(name string) *builder {
 		b.ident(name)
 	}
 	b.lit("()")
+	b.lit(cast)
 	return b
 }

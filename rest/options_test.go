@@ -182,3 +182,64 @@ func TestFollowsTheSchema(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// spec: rest:ER-07
+func TestBriefErrors(t *testing.T) {
+	t.Parallel()
+	s := startPrivate(t)
+	s.want(`404 {"code":"PGRST205","details":null,"hint":"Perhaps you meant the table 'public.projects'","message":"Could not find the table 'public.projectx' in the schema cache"}`, "GET /projectx", "")
+	s.Exec("alter role authenticator set pgrst.client_error_verbosity = 'minimal'")
+	s.reload()
+	s.want(`404 {"code":"PGRST205","message":"Could not find the table 'public.projectx' in the schema cache"}`, "GET /projectx", "")
+	s.want(`400 {"code":"P0001","message":"x"}`, "POST /rpc/boom", "{}")
+}
+
+// safeupdate is no package of Debian's: a trigger raises what it raises.
+//
+// spec: rest:PD-13
+func TestSafeUpdate(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, `
+create table public.t (id int primary key, v int);
+insert into public.t values (1, 1), (2, 2);
+create function public.safe() returns trigger language plpgsql as $$
+begin
+  if current_query() !~ 'WHERE "t"' then raise cardinality_violation using message = tg_op || ' requires a WHERE clause'; end if;
+  return null;
+end $$;
+create table public.u (id int primary key, v int);
+create trigger safe before update or delete on public.t for each statement execute function public.safe();`, nil)
+	wantError(t, s.do("PATCH /t", `{"v":7}`), http.StatusBadRequest, "21000", "UPDATE requires a WHERE clause")
+	wantError(t, s.do("DELETE /t", ""), http.StatusBadRequest, "21000", "DELETE requires a WHERE clause")
+	s.want(`204 0-0/*`, "PATCH /t?id=eq.1", `{"v":7}`)
+	s.want(`204 */*`, "DELETE /t?id=eq.2", "")
+	s.want(`200 0-0/* [{"id":1,"v":7}]`, "GET /t", "")
+	wantError(t, s.do("POST /u", `[{"id":1,"v":1},{"id":1,"v":2}]`, "Prefer", "resolution=merge-duplicates"), http.StatusInternalServerError, "21000", "")
+}
+
+// Constants for SQL are the database's own: whatever is set for the login or for
+// its database is there in every request.
+//
+// spec: rest:TX-08
+func TestAppSettings(t *testing.T) {
+	t.Parallel()
+	s := startPrivate(t)
+	s.want(`200 0-0/* null`, "GET /rpc/setting?name=app.settings.secret", "")
+	s.Exec(`alter database ` + s.Name + ` set "app.settings.secret" = 'of the database'`)
+	s.Exec(`alter role authenticator set "app.settings.stage" = 'test'`)
+	s.users.Reset()
+	s.want(`200 0-0/* "of the database"`, "GET /rpc/setting?name=app.settings.secret", "", "As", "alice")
+	s.want(`200 0-0/* "test"`, "POST /rpc/setting", `{"name":"app.settings.stage"}`)
+}
+
+// What a route of GraphQL asks for: pg_graphql's function, which a function of
+// the same name stands in for. Without the extension it says that it is not there.
+func TestGraphQLFunction(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, "select", func(c *rest.Config) { c.Schemas = []string{"public", "graphql_public"} })
+	const line, query = "POST /rpc/graphql", `{"query":"{ a }","variables":{"v":1}}`
+	s.want(`200 0-0/* {"errors": [{"message": "pg_graphql extension is not enabled."}]}`, line, query, "Content-Profile", "graphql_public")
+	s.Exec(`create or replace function graphql_public.graphql("operationName" text default null, query text default null, variables jsonb default null, extensions jsonb default null)
+  returns jsonb language sql stable as $$ select jsonb_build_object('data', query, 'v', variables, 'as', current_user) $$`)
+	s.want(`200 0-0/* {"v": {"v": 1}, "as": "anon", "data": "{ a }"}`, line, query, "Content-Profile", "graphql_public")
+}

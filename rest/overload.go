@@ -36,7 +36,7 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 			return nil, fail(http.StatusBadRequest, "PGRST127", "Feature not implemented").details("Filters and embedded resources need a function that returns rows of known columns.")
 		}
 	} else {
-		r.source = source{f.Name, f.Returns}
+		r.source = source{alias: f.Name, relation: f.Returns}
 		if err := resolve(r, snap, opt); err != nil {
 			return nil, err
 		}
@@ -46,8 +46,18 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 	}
 	r.limit = capped(r.limit, opt.maxRows)
 	p.query = callQuery(r, c)
-	if veto := vetoWrite(r, true); veto != nil && f.ReturnsSet {
+	veto := vetoWrite(r, true)
+	switch {
+	case !f.ReturnsSet:
+	case p.readOnly || r.offset == 0 || r.prefer.count != "exact":
 		p.veto = veto
+	default: // a page behind the end is refused before what was written stays
+		p.veto = func(c counts) error {
+			if _, _, err := pageRange(r, c); err != nil || veto == nil {
+				return err
+			}
+			return veto(c)
+		}
 	}
 	return p, nil
 }

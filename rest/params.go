@@ -138,6 +138,9 @@ func (r *request) place(params []param) error {
 			if n = n.child(name); n == nil {
 				return notEmbedded(name)
 			}
+			if n.key() != name {
+				r.byTarget = append(r.byTarget, n)
+			}
 		}
 		var err error
 		if p.key != "" {

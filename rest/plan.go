@@ -32,9 +32,9 @@ type plan struct {
 	// controlled: the query's row has the controls behind its own columns.
 	controlled bool
 	hoisted    []schema.Setting
-	// describe answers with what is visible of schema, in place of a query.
-	describe func(pg.Result) (*answer, error)
-	schema   string
+	// describing is run in place of a query, and describe answers with its result.
+	describing pg.Statement
+	describe   func(pg.Result) (*answer, error)
 	// empty is the answer when nothing has to be run.
 	empty *answer
 	// veto may refuse the result before it is committed.
@@ -46,10 +46,10 @@ type plan struct {
 func (p *plan) statements() []pg.Statement {
 	var out []pg.Statement
 	if p.pre != "" {
-		out = append(out, preRequestQuery(p.pre).statement())
+		out = append(out, noArguments(p.pre, "").statement())
 	}
 	if p.describe != nil {
-		return append(out, pg.Statement{SQL: visibleSQL, Args: [][]byte{[]byte(p.schema)}})
+		return append(out, p.describing)
 	}
 	out = append(out, p.query.statement())
 	if p.explain != nil {
@@ -62,7 +62,7 @@ func (p *plan) statements() []pg.Statement {
 		out = append(out, pg.Statement{SQL: "SET CONSTRAINTS ALL IMMEDIATE"})
 	}
 	if !p.controlled {
-		out = append(out, pg.Statement{SQL: "SELECT " + string(controls)})
+		out = append(out, pg.Statement{SQL: string(lateControls)})
 	}
 	return out
 }
@@ -107,7 +107,7 @@ func (s *Server) plan(r *request, snap *schema.Snapshot, opt *options) (*plan, e
 		r.items = []selectItem{{star: true}}
 	}
 	if r.target == "" {
-		return s.planRoot(r, snap), nil
+		return s.planRoot(r, snap, opt)
 	}
 	p, err := s.planTarget(r, snap, opt)
 	switch {
@@ -133,7 +133,7 @@ func (s *Server) planTarget(r *request, snap *schema.Snapshot, opt *options) (*p
 		return nil, e
 	}
 	p := &plan{relation: rel}
-	r.source = source{rel.Name, rel}
+	r.source = source{alias: rel.Name, relation: rel}
 	switch r.method {
 	case http.MethodGet, http.MethodHead:
 		return p, s.planRead(r, p, snap, opt)

@@ -22,7 +22,7 @@ func (b *builder) item(n *node, it *selectItem) {
 	case it.embed != nil:
 		b.embedItem(n, it.embed)
 		return
-	case it.star && n.untyped && n.source.relation != nil:
+	case it.star && n.source.untyped && n.source.relation != nil:
 		// A CTE may have more columns than the relation.
 		for i := range n.source.relation.Columns {
 			b.comma(i)
@@ -38,7 +38,7 @@ func (b *builder) item(n *node, it *selectItem) {
 	default:
 		b.castColumn(n.of(it), it.field, it.cast)
 	}
-	if out := it.output(); out != it.field.name || len(it.field.path) > 0 || it.cast != "" || it.aggregate != "" {
+	if out := it.output(); out != it.field.name || len(it.field.path) > 0 || it.cast != "" || it.aggregate != "" || n.of(it).set(it.field.name) != nil {
 		b.lit(" AS ")
 		b.ident(out)
 	}
@@ -215,11 +215,11 @@ func (b *builder) related(parent, e *node) {
 	}
 	b.joins(e, false)
 	var ties []func()
-	tie := func(aliasA string, a []string, aliasB string, names []string) {
+	tie := func(aliasA string, a []string, aliasB string, names, equal []string) {
 		for i := range a {
 			ties = append(ties, func() {
 				b.dotted(aliasA, a[i])
-				b.lit(" = ")
+				b.equal(equal[i])
 				b.dotted(aliasB, names[i])
 			})
 		}
@@ -227,17 +227,29 @@ func (b *builder) related(parent, e *node) {
 	switch {
 	case rel.Function != nil:
 	case rel.Junction != nil:
-		tie(junction, rel.Junction.SourceColumns, parent.source.alias, rel.Columns)
-		tie(junction, rel.Junction.TargetColumns, e.source.alias, rel.TargetColumns)
+		tie(junction, rel.Junction.SourceColumns, parent.source.alias, rel.Columns, rel.Junction.SourceEqual)
+		tie(junction, rel.Junction.TargetColumns, e.source.alias, rel.TargetColumns, rel.Junction.TargetEqual)
 	default:
-		tie(e.source.alias, rel.TargetColumns, parent.source.alias, rel.Columns)
+		tie(e.source.alias, rel.TargetColumns, parent.source.alias, rel.Columns, rel.Equal)
 	}
 	b.where(e, ties...)
 }
 
+// equal writes the operator = of a schema: one that fits better, made by somebody
+// who may create in a schema of the search_path, would run as the user.
+func (b *builder) equal(schemaName string) {
+	if schemaName == "" {
+		b.lit(" = ")
+		return
+	}
+	b.lit(" OPERATOR(")
+	b.ident(schemaName)
+	b.lit(".=) ")
+}
+
 // wholeRow writes the row of a node as a value of its relation's type.
 func (b *builder) wholeRow(n *node) {
-	if !n.untyped {
+	if !n.source.untyped {
 		b.ident(n.source.alias)
 		b.lit(".*")
 		return
@@ -374,3 +386,20 @@ func (b *builder) answer(m media, body bool) {
 
 // controls are what SQL has said about the answer.
 const controls fragment = "NULLIF(pg_catalog.current_setting('response.status', true), ''), NULLIF(pg_catalog.current_setting('response.headers', true), '')"
+
+// lateControls reads the controls behind a write and all that it triggered, in
+// the flush that also commits. What could not be answered must undo the write, so
+// the statement fails for it: with the name of a setting that there is not, by
+// which refusedControl knows it again. The patterns take nothing that override
+// would refuse.
+const lateControls fragment = "SELECT " + controls + ", CASE" +
+	" WHEN pg_catalog.current_setting('response.status', true) OPERATOR(pg_catalog.!~) '^([2-5][0-9][0-9])?$' THEN pg_catalog.set_config('PGRST112', '', true)" +
+	" WHEN pg_catalog.current_setting('response.headers', true) OPERATOR(pg_catalog.!~*) '" + headersPattern + "' THEN pg_catalog.set_config('PGRST111', '', true) END"
+
+// headersPattern matches an array of objects of one header each: a token that is
+// none of forbiddenHeaders, and a string without line ends and NUL.
+const (
+	headersPattern fragment = `^(\s*\[\s*(` + headerPattern + `(\s*,\s*` + headerPattern + `)*)?\s*\]\s*)?$`
+	headerPattern  fragment = `\{\s*"(?!(content-length|transfer-encoding|connection|upgrade|trailer)")[-!#$%&''*+.^_|~0-9a-z` + "`" + `]+"\s*:\s*` +
+		`"([^"\\\u0001-\u001f]|\\["\\/bft]|\\u(00[2-9a-f]|0[1-9a-f][0-9a-f]|[1-9a-f][0-9a-f]{2})[0-9a-f])*"\s*\}`
+)

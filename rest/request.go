@@ -23,6 +23,9 @@ type request struct {
 	prefer     prefer
 	media      media
 	body       []byte
+	// byTarget are embedded resources with an alias that a key of the query
+	// string addresses by the target's name all the same.
+	byTarget []*node
 }
 
 // argument is a pair of a GET on a function. One whose value reads as a filter

@@ -20,8 +20,6 @@ type resolved struct {
 	lateral string
 	// asked: a condition of the parent is whether there is a row.
 	asked bool
-	// untyped: the rows are those of a CTE, not of the relation's type.
-	untyped bool
 }
 
 func (n *node) toOne() bool { return n.rel.ToOne() }
@@ -307,7 +305,7 @@ func leads(r *schema.Relationship, target, hint string) bool {
 	case hint == "":
 		return byName || byKey
 	case r.Junction != nil:
-		return byName && (r.Junction.Relation.Name == hint || r.Junction.TargetConstraint == hint && self)
+		return byName && (r.Junction.Relation.Name == hint || self && (r.Junction.TargetConstraint == hint || only(r.Junction.TargetColumns) == hint))
 	case self:
 		return byName && r.Forward && only(r.Columns) == hint
 	}

@@ -48,6 +48,7 @@ type answer struct {
 	applied     []string
 	allow       string
 	profile     string
+	warning     string
 	reads       bool
 	extra       http.Header
 }
@@ -55,6 +56,9 @@ type answer struct {
 // base fills in what all answers share.
 func (s *Server) base(r *request) *answer {
 	a := &answer{reads: r.reads()}
+	if len(r.byTarget) > 0 {
+		a.warning = legacyWarning
+	}
 	if len(s.cfg.Schemas) > 1 {
 		a.profile = r.schema
 	}
@@ -238,19 +242,20 @@ func (s *Server) planAnswer(r *request, res pg.Result) *answer {
 }
 
 // override applies response.status and response.headers, which SQL may have set.
+// Behind a write, lateControls has refused what is refused here.
 func (a *answer) override(controls [][]byte) error {
 	status, headers := controls[0], controls[1]
 	if status != nil {
 		n, ok := integer(string(status))
 		if !ok || n < 200 || n > 599 {
-			return fail(http.StatusInternalServerError, "PGRST112", "response.status guc must be a valid status code")
+			return badControl("PGRST112")
 		}
 		a.status = int(n)
 	}
 	if headers == nil {
 		return nil
 	}
-	bad := fail(http.StatusInternalServerError, "PGRST111", "response.headers guc must be a JSON array composed of objects with a single key and a string value")
+	bad := badControl("PGRST111")
 	var list []map[string]string
 	if json.Unmarshal(headers, &list) != nil {
 		return bad
@@ -268,6 +273,16 @@ func (a *answer) override(controls [][]byte) error {
 		}
 	}
 	return nil
+}
+
+// badControl is the error of a status (PGRST112) or headers (PGRST111) that cannot
+// be answered with.
+func badControl(code string) *Error {
+	text := "response.status guc must be a valid status code"
+	if code == "PGRST111" {
+		text = "response.headers guc must be a JSON array composed of objects with a single key and a string value"
+	}
+	return fail(http.StatusInternalServerError, code, text)
 }
 
 // forbiddenHeaders are the server's own.
@@ -301,6 +316,7 @@ func (a *answer) write(w http.ResponseWriter, h *http.Request) {
 	}
 	set("Content-Range", a.rng)
 	set("Content-Profile", a.profile)
+	set("Warning", a.warning)
 	set("Location", a.location)
 	set("Allow", a.allow)
 	set("Preference-Applied", strings.Join(a.applied, ", "))

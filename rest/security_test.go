@@ -2,8 +2,13 @@ package rest_test
 
 import (
 	"fmt"
+	"go/ast"
+	goparser "go/parser"
+	gotoken "go/token"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -99,7 +104,7 @@ var (
 	allowed    = words(`
 WITH AS SELECT FROM WHERE AND OR NOT IS NULL TRUE FALSE UNKNOWN DISTINCT ORDER BY DESC NULLS FIRST LAST LIMIT OFFSET GROUP LEFT INNER CROSS JOIN LATERAL ON
 LIKE ILIKE ANY ALL IN COALESCE NULLIF CASE WHEN THEN ELSE END EXPLAIN FORMAT JSON ROW VARIADIC INSERT INTO VALUES DEFAULT CONFLICT DO NOTHING UPDATE SET
-DELETE RETURNING
+DELETE RETURNING OPERATOR ARRAY
 pg_catalog count json_agg row_to_json to_jsonb to_json json_strip_nulls string_agg substr length replace json_object_keys json_to_record json_to_recordset jsonb_to_recordset jsonb_agg
 jsonb_build_object jsonb_array_elements jsonb_build_array json_build_object ST_AsGeoJSON current_setting set_config sum avg min max
 to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery regconfig
@@ -147,6 +152,163 @@ func FuzzStatement(f *testing.F) {
 			if left := sqlRest.ReplaceAllString(sqlWord.ReplaceAllString(bare, ""), ""); left != "" {
 				t.Fatalf("%q in %s", left, line)
 			}
+		}
+	})
+}
+
+// What others made in a schema of the search_path is not run in place of
+// PostgreSQL's own: functions over the very row type, operators over the very
+// types of a key.
+func TestShadowedNames(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, `
+create extension citext with schema extensions;
+create table public.owners (code varchar(9) primary key, name extensions.citext unique);
+create table public.pets (id int primary key, owner varchar(9) references public.owners, friend extensions.citext references public.owners (name));
+insert into public.owners values ('a', 'Ann'), ('b', 'Bob');
+insert into public.pets values (1, 'a', 'BOB'), (2, 'b', null);
+create function public.trap(text) returns boolean language plpgsql as $$ begin raise exception 'a trap for %: %', current_user, $1; end $$;
+create function public.row_to_json(public.owners) returns json language sql as $$ select to_json(public.trap('row_to_json')) $$;
+create function public.to_jsonb(public.owners) returns jsonb language sql as $$ select to_jsonb(public.trap('to_jsonb')) $$;
+create function public.count(public.owners) returns bigint language sql as $$ select public.trap('count')::int::bigint $$;
+create function public.set_config(varchar, varchar, boolean) returns text language sql as $$ select public.trap('set_config')::text $$;
+create function public.current_setting(varchar, boolean) returns text language sql as $$ select public.trap('current_setting')::text $$;
+create function public.same(varchar, varchar) returns boolean language sql as $$ select public.trap('=') $$;
+create operator public.= (leftarg = varchar, rightarg = varchar, function = public.same);
+create function public.same(varchar, text) returns boolean language sql as $$ select public.trap('=') $$;
+create operator public.= (leftarg = varchar, rightarg = text, function = public.same);
+create function public.unlike(text, varchar) returns boolean language sql as $$ select public.trap('!~') $$;
+create operator public.!~ (leftarg = text, rightarg = varchar, function = public.unlike);
+create operator public.!~* (leftarg = text, rightarg = varchar, function = public.unlike);
+create operator public.<> (leftarg = text, rightarg = varchar, function = public.unlike);`, nil)
+	s.want(`200 0-1/2 [{"id":1,"owners":{"code":"a"}}, {"id":2,"owners":{"code":"b"}}]`,
+		"GET /pets?select=id,owners!pets_owner_fkey(code)&order=id", "", "Prefer", "count=exact")
+	s.want(`200 0-0/* [{"id":1,"owners":{"code":"b"}}]`, "GET /pets?select=id,owners!pets_friend_fkey!inner(code)&order=id", "")
+	s.want(`200 0-1/* [{"code":"a","pets":[{"id":1}]}, {"code":"b","pets":[{"id":2}]}]`, "GET /owners?select=code,pets!pets_owner_fkey(id)&order=code", "")
+	s.want(`201 */* [{"code":"c","name":"Cid"}]`, "POST /owners", `{"code":"c","name":"Cid"}`, "Prefer", "return=representation, resolution=merge-duplicates")
+	s.want(`200 0-0/* [{"code":"c"}]`, "PATCH /owners?name=eq.cid&select=code", `{"name":"CID"}`, "Prefer", "return=representation")
+	s.want(`200 0-0/* {"code":"c","name":"CID"}`, "GET /owners?name=eq.cid", "", "Accept", "application/vnd.pgrst.object+json")
+}
+
+// Text becomes SQL in the methods of builder alone: nothing else in this package
+// writes into a statement, and a fragment is made of constants.
+func TestOneDoorForSQL(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := gotoken.NewFileSet()
+	writes := 0
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := goparser.ParseFile(set, name, nil, goparser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "fragment" {
+					t.Errorf("%s: text is made a fragment", set.Position(n.Pos()))
+				}
+			case *ast.SelectorExpr:
+				if n.Sel.Name != "sql" {
+					return true
+				}
+				writes++
+				if name != "builder.go" && name != "media.go" { // EXPLAIN goes before a statement
+					t.Errorf("%s: a statement is written past builder", set.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+	if writes < 8 {
+		t.Errorf("only %d uses of builder.sql were found: the check has lost its grip", writes)
+	}
+}
+
+// Who is asked for in FuzzDatabase, and what alice must not see.
+const (
+	ofBob    = "word-of-bob-7f3a"
+	ofNobody = "word-of-nobody-91cc"
+)
+
+const fuzzSQL = `
+create table public.notes (id int primary key, owner uuid not null, body text, meta jsonb, tags text[], up int references public.notes);
+insert into public.notes values (2, '` + bob + `', '` + ofBob + `', '{"w": "` + ofBob + `"}', '{` + ofBob + `}', null);
+alter table public.notes enable row level security;
+create policy own on public.notes to authenticated using (owner = auth.uid()) with check (owner = auth.uid());
+create table public.vault (id int primary key references public.notes, word text);
+insert into public.vault values (2, '` + ofNobody + `');
+revoke all on public.vault from anon, authenticated;
+create table public.labels (id int primary key, name text, hidden text);
+insert into public.labels values (1, 'red', '` + ofNobody + `'), (2, 'blue', '` + ofNobody + `');
+revoke select on public.labels from anon, authenticated;
+grant select (id, name) on public.labels to authenticated;
+create table public.notes_labels (note int references public.notes, label int references public.labels, primary key (note, label));
+insert into public.notes_labels values (2, 1);
+create view public.note_view with (security_invoker = true) as select id, body, up from public.notes;
+create function public.my_notes(first int default 0) returns setof public.notes language sql stable as $$ select * from public.notes where id >= first $$;
+create function public.shout(n public.notes) returns text language sql stable as $$ select upper(n.body) $$;
+create function public.echo(a text, j json default null, variadic v int[] default '{}') returns json language sql immutable as $$ select json_build_object('a', a, 'j', j, 'v', v) $$;`
+
+// FuzzDatabase asks a real database, as alice, whatever comes. No statement is
+// one that PostgreSQL cannot parse, no row of another user changes, and no
+// answer holds what a select as alice would not.
+func FuzzDatabase(f *testing.F) {
+	for _, q := range []string{
+		"", "select=id,body,meta->w,tags,up(body),notes(id,labels(name)),...labels(names:name)&order=id.desc,up(id)&limit=5", "select=*,vault(*)", "select=id,labels(*)", "id=eq.2", "or=(id.gt.0,body.fts(english).x,not.and(tags.cs.{a},meta->>w.is.null))",
+		"select=shout,count(),id.sum()::text&shout=like.*w*", "columns=id,body&on_conflict=id&select=id,labels(name)", "owner=neq.x&labels=is.null&select=labels!inner()", "first=1&id=in.(1,2,\"3\")&a=x&j={}&v=1&v=2", "offset=1&limit=0&select=id::text",
+		"select=body&order=body.asc.nullsfirst&body=like(any).{a*,b}", "select=note_view(*)", "id=not.isdistinct.2",
+	} {
+		for _, line := range [][2]string{{"GET", "/notes"}, {"POST", "/notes"}, {"PATCH", "/notes"}, {"DELETE", "/notes"}, {"PUT", "/notes"}, {"GET", "/rpc/my_notes"}, {"POST", "/rpc/echo"}, {"GET", "/note_view"}, {"GET", "/labels"}, {"HEAD", "/vault"}} {
+			f.Add(line[0], line[1], q, `{"id":2,"owner":"`+bob+`","body":"x","meta":{},"tags":["a"],"a":"b"}`, "return=representation, resolution=merge-duplicates, missing=default, count=exact", "")
+			f.Add(line[0], line[1], q, `[{"id":7,"owner":"`+alice+`","body":"x"}]`, "return=headers-only, handling=strict, max-affected=1, tx=rollback", "text/csv")
+		}
+	}
+	s := startWith(f, fuzzSQL, func(c *rest.Config) { c.Aggregates, c.TxEnd = true, "commit-allow-override" })
+	as := bearer(f, "alice")
+	theirs := func(t *testing.T) (out string) {
+		t.Helper()
+		const q = `insert into public.notes values (1, '` + alice + `', 'of alice', '{}', '{}', null) on conflict (id) do update set body = excluded.body`
+		if _, err := s.Admin().Exec(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		const sums = `select concat((select jsonb_agg(n order by id) from public.notes n where owner <> '` + alice + `'), (select jsonb_agg(v) from public.vault v))`
+		if err := s.Admin().QueryRow(t.Context(), sums).Scan(&out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	f.Fuzz(func(t *testing.T, method, path, query, body, prefer, accept string) {
+		r, err := http.NewRequest(method, "http://x/", strings.NewReader(body))
+		if err != nil {
+			return
+		}
+		r.URL.Path, r.URL.RawQuery = "/rest/v1"+path, query
+		r.Header = http.Header{"Prefer": {prefer}, "Accept": {accept}, "Authorization": {as}}
+		before := theirs(t)
+		w := httptest.NewRecorder()
+		s.gateway.ServeHTTP(w, r)
+		answer := fmt.Sprint(w.Header(), w.Body.String())
+		if strings.Contains(answer, `"42601"`) {
+			t.Errorf("a statement that cannot be parsed: %s", answer)
+		}
+		if w.Code >= 500 && strings.Contains(answer, "PGRSTX00") {
+			t.Errorf("an error of the server: %s", answer)
+		}
+		asked := strings.ToLower(query + body + prefer + accept + path)
+		for _, word := range []string{ofBob, ofNobody} {
+			if strings.Contains(strings.ToLower(answer), word) && !strings.Contains(asked, word) {
+				t.Errorf("alice is told %q: %s", word, answer)
+			}
+		}
+		if after := theirs(t); after != before {
+			t.Errorf("what is others' was changed:\n%s\n%s", before, after)
 		}
 	})
 }

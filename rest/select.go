@@ -296,3 +296,17 @@ func notEmbedded(name string) *Error {
 	return fail(http.StatusBadRequest, "PGRST108", fmt.Sprintf("'%s' is not an embedded resource in this request", name)).
 		hint("Verify that '" + name + "' is included in the 'select' query parameter.")
 }
+
+// legacyWarning goes with an answer to a request of byTarget.
+const legacyWarning = `299 Sluice "Embedded resource was referenced by relation name even though it has an alias. Use the alias in filters, orders and limits."`
+
+// checkTargets refuses keys that address an embedded resource by its target when
+// it has an alias, unless they are allowed.
+func (r *request) checkTargets(allowed bool) error {
+	if allowed || len(r.byTarget) == 0 {
+		return nil
+	}
+	n := r.byTarget[0]
+	return notEmbedded(n.name).details("Target names are not allowed in filters if they have an alias").
+		hint(fmt.Sprintf("Change '%s' to '%s' in filters, orders or limits.", n.name, n.alias))
+}

@@ -30,7 +30,9 @@ type Config struct {
 	// Aggregates allows aggregate functions in select. This, MaxRows and the next
 	// three can be overridden in the database: ALTER ROLE authenticator SET
 	// pgrst.db_aggregates_enabled, db_max_rows, db_plan_enabled, db_tx_end,
-	// db_pre_request.
+	// db_pre_request. There, too, and only there, are db_root_spec, openapi_mode,
+	// openapi_security_active, openapi_server_proxy_uri, client_error_verbosity and
+	// url_use_legacy_target_names.
 	Aggregates bool
 	// Plans answers media type application/vnd.pgrst.plan with the plan of the
 	// query. Not for production: a plan tells of what the role may not see.
@@ -111,6 +113,10 @@ func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 	if id.BearerErr != nil {
 		return nil, fromToken(id.BearerErr, id.Bearer)
 	}
+	if !audienceFits(id.Claims.JSON) {
+		return nil, fromToken(sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("The JWT 'aud' claim must be a string or an array of strings").
+			WithRemedy("Issue tokens whose claim aud is a string, an array of strings, or not there.").WithCause(sluice.ErrTokenClaims), id.Bearer)
+	}
 	r, p, err := s.prepare(h)
 	switch {
 	case err != nil:
@@ -119,6 +125,21 @@ func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 		return p.empty, nil
 	}
 	return s.run(h, id, r, p)
+}
+
+// audienceFits reports whether the claim aud is of a form that it may have. No
+// audience is configured, so that any passes.
+func audienceFits(claims json.RawMessage) bool {
+	if !bytes.Contains(claims, []byte(`"aud"`)) {
+		return true
+	}
+	var c struct{ Aud json.RawMessage }
+	if json.Unmarshal(claims, &c) != nil || c.Aud == nil {
+		return true // some other claim's
+	}
+	var one string
+	var list []*string
+	return json.Unmarshal(c.Aud, &one) == nil || json.Unmarshal(c.Aud, &list) == nil && !slices.Contains(list, nil)
 }
 
 // prepare parses a request and plans it. Nothing here takes a connection.
@@ -137,6 +158,9 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 		}
 	}
 	opt := s.optionsOf(snap)
+	if err := r.checkTargets(opt.targetNames); err != nil {
+		return nil, nil, err
+	}
 	rollback := opt.rollsBack(&r.prefer)
 	if r.media.plan != nil && !opt.plans {
 		return nil, nil, noMedia(r.media.accept)
@@ -263,6 +287,10 @@ func (s *Server) answerError(w http.ResponseWriter, h *http.Request, e *Error) {
 	if h.Method == http.MethodHead {
 		w.WriteHeader(e.Status)
 		return
+	}
+	if snap := s.cfg.Schema.Snapshot(); snap != nil {
+		opt := s.optionsOf(snap)
+		e.brief = opt.brief
 	}
 	body := e.body()
 	hd.Set("Content-Length", strconv.Itoa(len(body)))

@@ -277,6 +277,72 @@ create trigger t after insert or update on public.after_t for each row execute f
 	}
 }
 
+// A status or headers that cannot be answered undo what was written, whoever set
+// them: the answer is an error. What is accepted in SQL is accepted here.
+func TestBadControlsUndoTheWrite(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, `
+create table public.log (v text);
+create table public.told (id int primary key, status text, headers text);
+create function public.tell() returns trigger language plpgsql as $$
+begin
+  perform set_config('response.status', new.status, true), set_config('response.headers', new.headers, true);
+  return null;
+end $$;
+create trigger t after insert or update on public.told for each row execute function public.tell();
+create function public.write_and_tell(status text, headers text) returns int language sql as $$
+  insert into public.log values (status);
+  select 1 from set_config('response.status', status, true) a, set_config('response.headers', headers, true) b $$;
+create function public.write_many() returns setof int language sql as $$ insert into public.log values ('many'); select generate_series(1, 3) $$;`, nil)
+	body := func(v map[string]any) string {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	const statusText, headersText = "response.status guc must be a valid status code",
+		"response.headers guc must be a JSON array composed of objects with a single key and a string value"
+	for _, c := range []struct{ status, headers, code, message string }{
+		{"tea", "", "PGRST112", statusText},
+		{"99", "", "PGRST112", statusText},
+		{"600", "", "PGRST112", statusText},
+		{"200\n", "", "PGRST112", statusText},
+		{"", `{}`, "PGRST111", headersText},
+		{"", `[1]`, "PGRST111", headersText},
+		{"", `[{"A":1}]`, "PGRST111", headersText},
+		{"", `[{"A":"1","B":"2"}]`, "PGRST111", headersText},
+		{"", `[{"A":"1"},]`, "PGRST111", headersText},
+		{"", `[{"A b":"1"}]`, "PGRST111", headersText},
+		{"", `[{"A":"1\r\nSet-Cookie: x"}]`, "PGRST111", headersText},
+		{"", `[{"A":"\u000a"}]`, "PGRST111", headersText},
+		{"", `[{"content-LENGTH":"1"}]`, "PGRST111", headersText},
+		{"201", `nonsense`, "PGRST111", headersText},
+	} {
+		told := map[string]any{"status": c.status, "headers": c.headers}
+		wantError(t, s.do("POST /rpc/write_and_tell", body(told)), http.StatusInternalServerError, c.code, c.message)
+		told["id"] = 1
+		wantError(t, s.do("POST /told", body(told)), http.StatusInternalServerError, c.code, c.message)
+	}
+	s.want(`200 */* []`, "GET /log", "")
+	s.want(`200 */* []`, "GET /told", "")
+
+	for headers, want := range map[string]string{
+		`[]`: "", ` [ { "X-A" : "b" } , {"x-other":"c\"\\/\u00e9ü"} ] `: "b", `[{"X-A":"` + strings.Repeat("long ", 200) + `"}]`: strings.Repeat("long ", 200),
+		`[{"X-A":"\t\/"},{"Content-Lengths":"1"}]`: "\t/", "[\n]": "",
+	} {
+		w := s.do("POST /rpc/write_and_tell", body(map[string]any{"status": "218", "headers": headers}))
+		if w.Code != 218 || w.Header().Get("X-A") != want {
+			t.Errorf("%s: %d %v %s", headers, w.Code, w.Header(), w.Body)
+		}
+	}
+
+	s.Exec("truncate public.log")
+	w := s.do("POST /rpc/write_many?offset=5&limit=1", "{}", "Prefer", "count=exact")
+	wantError(t, w, http.StatusRequestedRangeNotSatisfiable, "PGRST103", "")
+	s.want(`200 */* []`, "GET /log", "")
+}
+
 // spec: rest:TX-21 rest:JS-08
 func TestAbort(t *testing.T) {
 	t.Parallel()

@@ -53,7 +53,11 @@ func (b *builder) columnsOf(n *node, all bool, names []string) {
 		if all || i > 0 {
 			b.lit(", ")
 		}
-		b.dotted(n.source.alias, name)
+		b.column(n.source, field{name: name})
+		if n.source.set(name) != nil {
+			b.lit(" AS ")
+			b.ident(name)
+		}
 	}
 	if !all && len(names) == 0 {
 		b.lit("1")
@@ -79,7 +83,7 @@ func (b *builder) written(r *request) {
 	switch r.prefer.ret {
 	case "representation":
 		n := r.node
-		n.filter, n.trees, n.limit, n.offset, n.untyped = nil, nil, nil, 0, true
+		n.filter, n.trees, n.limit, n.offset, n.source.untyped = nil, nil, nil, 0, true
 		for _, e := range n.embeds {
 			e.parent = &n
 		}

@@ -24,6 +24,9 @@ var relationsSQL string
 //go:embed sql/functions.sql
 var functionsSQL string
 
+//go:embed sql/comments.sql
+var commentsSQL string
+
 //go:embed sql/roles.sql
 var rolesSQL string
 
@@ -188,13 +191,13 @@ func (c *Cache) reload(ctx context.Context) error {
 }
 
 func (c *Cache) load(ctx context.Context) (*Snapshot, error) {
-	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, relationships: map[*Relation][]*Relationship{}, Roles: map[string][]Setting{}, Settings: map[string]string{}}
+	s := &Snapshot{relations: map[key]*Relation{}, functions: map[key][]*Function{}, relationships: map[*Relation][]*Relationship{}, Roles: map[string][]Setting{}, Settings: map[string]string{}, Comments: map[string]string{}}
 	err := pgx.BeginTxFunc(ctx, c.cfg.Admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Names in expressions and types are to be qualified.
 		if _, err := tx.Exec(ctx, "set local search_path to ''"); err != nil {
 			return err
 		}
-		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRelationships, c.loadRoles, c.loadSettings} {
+		for _, read := range []func(context.Context, pgx.Tx, *Snapshot) error{c.loadRelations, c.loadFunctions, c.loadRelationships, c.loadRoles, c.loadSettings, c.loadComments} {
 			if err := read(ctx, tx, s); err != nil {
 				return err
 			}
@@ -225,7 +228,7 @@ func (c *Cache) loadRelations(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		var kind string
 		var columns, pk []byte
 		var can int
-		if err := rows.Scan(&r.Schema, &r.Name, &r.oid, &r.rowType, &kind, &columns, &pk, &can); err != nil {
+		if err := rows.Scan(&r.Schema, &r.Name, &r.oid, &r.rowType, &kind, &columns, &pk, &can, &r.Comment); err != nil {
 			return err
 		}
 		if err := errors.Join(json.Unmarshal(columns, &r.Columns), json.Unmarshal(pk, &r.PrimaryKey)); err != nil {
@@ -251,7 +254,7 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		f := &Function{}
 		var volatility string
 		var args, settings []byte
-		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Anonymous, &f.returns, &f.oneRow, &f.Variadic, &args, &settings); err != nil {
+		if err := rows.Scan(&f.Schema, &f.Name, &volatility, &f.ReturnsSet, &f.ReturnsVoid, &f.ReturnsRow, &f.Anonymous, &f.returns, &f.oneRow, &f.Variadic, &args, &settings, &f.Comment); err != nil {
 			return err
 		}
 		if err := json.Unmarshal(args, &f.Args); err != nil {
@@ -264,6 +267,8 @@ func (c *Cache) loadFunctions(ctx context.Context, tx pgx.Tx, s *Snapshot) error
 		if callable(f) {
 			k := key{f.Schema, f.Name}
 			s.functions[k] = append(s.functions[k], f)
+		} else {
+			s.unnamed = append(s.unnamed, f)
 		}
 	}
 	return rows.Err()
@@ -323,6 +328,19 @@ func (c *Cache) loadSettings(ctx context.Context, tx pgx.Tx, s *Snapshot) error 
 	var name, value string
 	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error {
 		s.Settings[name] = value
+		return nil
+	})
+	return err
+}
+
+func (c *Cache) loadComments(ctx context.Context, tx pgx.Tx, s *Snapshot) error {
+	rows, err := tx.Query(ctx, commentsSQL, c.cfg.Schemas)
+	if err != nil {
+		return err
+	}
+	var name, text string
+	_, err = pgx.ForEachRow(rows, []any{&name, &text}, func() error {
+		s.Comments[name] = text
 		return nil
 	})
 	return err

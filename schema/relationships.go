@@ -30,6 +30,9 @@ type Relationship struct {
 	Columns       []string
 	TargetColumns []string
 	Forward       bool
+	// Equal are the schemas of the operators = that compare the columns; empty
+	// where the key's operator has another name.
+	Equal []string
 	// Junction is set for many-to-many.
 	Junction *Junction
 	// Function takes a row of Source and returns rows of Target.
@@ -48,6 +51,7 @@ type Junction struct {
 	// source; likewise for the target.
 	SourceConstraint, TargetConstraint string
 	SourceColumns, TargetColumns       []string
+	SourceEqual, TargetEqual           []string
 }
 
 // Relationships returns those that start at r, in the order of their
@@ -60,6 +64,7 @@ type foreignKey struct {
 	from, to         uint32
 	columns, targets []int16
 	unique           bool
+	equal            []string
 }
 
 // loadRelationships reads keys and views, and derives what leads where.
@@ -108,7 +113,7 @@ func readForeignKeys(ctx context.Context, tx pgx.Tx) ([]foreignKey, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k foreignKey, err error) {
-		err = row.Scan(&k.name, &k.from, &k.to, &k.columns, &k.targets, &k.unique)
+		err = row.Scan(&k.name, &k.from, &k.to, &k.columns, &k.targets, &k.unique, &k.equal)
 		return k, err
 	})
 }
@@ -242,11 +247,11 @@ func (d *derivation) add(k *foreignKey) {
 			}
 			d.put(&Relationship{
 				Cardinality: forward, Source: from.relation, Target: to.relation, Constraint: k.name,
-				Columns: columns, TargetColumns: targets, Forward: true,
+				Columns: columns, TargetColumns: targets, Forward: true, Equal: k.equal,
 			})
 			d.put(&Relationship{
 				Cardinality: back, Source: to.relation, Target: from.relation, Constraint: k.name,
-				Columns: targets, TargetColumns: columns,
+				Columns: targets, TargetColumns: columns, Equal: k.equal,
 			})
 		}
 	}
@@ -275,6 +280,7 @@ func (d *derivation) junctions() {
 					Cardinality: ManyToMany, Source: a.Target, Target: b.Target, Columns: a.TargetColumns, TargetColumns: b.TargetColumns,
 					Junction: &Junction{
 						Relation: j, SourceConstraint: a.Constraint, SourceColumns: a.Columns, TargetConstraint: b.Constraint, TargetColumns: b.Columns,
+						SourceEqual: a.Equal, TargetEqual: b.Equal,
 					},
 				})
 			}
@@ -300,25 +306,40 @@ func (d *derivation) functions() {
 	}
 	for _, overloads := range d.s.functions {
 		for _, f := range overloads {
-			target := byRow[f.returns]
-			if target == nil {
-				continue
-			}
-			f.Returns = target
-			if len(f.Args) == 0 || slices.ContainsFunc(f.Args[1:], func(a Arg) bool { return !a.Optional }) {
-				continue
-			}
-			source := byRow[f.Args[0].OID]
-			if source == nil || source.Schema != f.Schema {
-				continue
-			}
-			many := OneToMany
-			if !f.ReturnsSet || f.oneRow {
-				many = ManyToOne
-			}
-			d.put(&Relationship{Cardinality: many, Source: source, Target: target, Function: f})
+			d.computed(f, byRow)
 		}
 	}
+	for _, f := range d.s.unnamed {
+		d.computed(f, byRow)
+	}
+}
+
+// computed derives what f leads to when it takes a row, and may do without
+// further arguments.
+func (d *derivation) computed(f *Function, byRow map[uint32]*Relation) {
+	target := byRow[f.returns]
+	f.Returns = target
+	if len(f.Args) == 0 || slices.ContainsFunc(f.Args[1:], func(a Arg) bool { return !a.Optional }) {
+		return
+	}
+	source := byRow[f.Args[0].OID]
+	switch {
+	case source == nil || source.Schema != f.Schema:
+		return
+	case target == nil && f.ReturnsSet && !f.ReturnsRow && !f.ReturnsVoid:
+		if source.Sets == nil {
+			source.Sets = map[string]*Function{}
+		}
+		source.Sets[f.Name] = f
+		return
+	case target == nil:
+		return
+	}
+	many := OneToMany
+	if !f.ReturnsSet || f.oneRow {
+		many = ManyToOne
+	}
+	d.put(&Relationship{Cardinality: many, Source: source, Target: target, Function: f})
 }
 
 // sorted returns the relations in the order of their names.

@@ -8,12 +8,17 @@ type Snapshot struct {
 	Version   uint64
 	relations map[key]*Relation
 	functions map[key][]*Function
+	// unnamed are functions that cannot be called by themselves for the lack of
+	// their arguments' names. One that takes a row is computed all the same.
+	unnamed []*Function
 	// relationships by their source.
 	relationships map[*Relation][]*Relationship
 	// Roles that the login may become, with their settings.
 	Roles map[string][]Setting
 	// Settings are the login's own pgrst.*, without the prefix.
 	Settings map[string]string
+	// Comments on the schemas.
+	Comments map[string]string
 }
 
 type key struct{ schema, name string }
@@ -25,13 +30,16 @@ type Setting struct{ Name, Value string }
 type Relation struct {
 	Schema, Name string
 	Kind         byte // r, p, v, m, f
+	Comment      string
 	Columns      []Column
 	PrimaryKey   []string
 	// Insertable, Updatable and Deletable tell what the relation takes, by itself
 	// or by INSTEAD OF triggers.
 	Insertable, Updatable, Deletable bool
-	byName                           map[string]int
-	oid, rowType                     uint32
+	// Sets are the functions that take a row and return a set of values.
+	Sets         map[string]*Function
+	byName       map[string]int
+	oid, rowType uint32
 }
 
 // IsView reports whether r is a view or a materialized view.
@@ -49,6 +57,11 @@ type Column struct {
 	Identity  string  `json:"identity"`
 	Generated string  `json:"generated"`
 	Number    int16   `json:"number"` // pg_attribute.attnum
+	Comment   string  `json:"comment"`
+	// Length is the most characters of a char or varchar; 0 is no bound.
+	Length int      `json:"length"`
+	Item   uint32   `json:"item"`   // type of an array's elements
+	Labels []string `json:"labels"` // of an enum
 }
 
 // Column returns the column of that name, or nil.
@@ -74,6 +87,7 @@ type Function struct {
 	Variadic bool
 	Args     []Arg
 	Settings []Setting
+	Comment  string
 	returns  uint32 // type, below a domain
 	oneRow   bool   // a set of at most one row, by its own word (ROWS 1)
 }
@@ -83,6 +97,7 @@ type Arg struct {
 	Name     string `json:"name"` // empty when unnamed
 	Type     string `json:"type"`
 	OID      uint32 `json:"oid"`
+	Item     uint32 `json:"item"` // type of an array's elements
 	Optional bool   `json:"optional"`
 }
 

@@ -23,6 +23,7 @@ func TestClients(t *testing.T) {
 	for _, script := range []string{
 		"node/handshake.test.mjs",
 		"node/auth_rest.test.mjs",
+		"node/rest.test.mjs",
 		"node/mail.test.mjs",
 		"node/broadcast.test.mjs",
 		"node/changes.test.mjs",
@@ -104,6 +105,14 @@ func TestResume(t *testing.T) {
 	need(t, err)
 	s := newStack(t)
 	runScript(t, s, control(t, s), "node/resume.test.mjs")
+}
+
+// TestRetry stops PostgreSQL under a client that asks.
+func TestRetry(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	s := newStack(t)
+	runScript(t, s, control(t, s), "node/retry.test.mjs")
 }
 
 // TestTokensClose runs the script on tokens that expire with the original's way

@@ -5,12 +5,13 @@ select n.nspname, p.proname, p.provolatile::text, p.proretset, t.typname = 'void
        t.typtype = 'c' or t.typname = 'record' or coalesce(b.typtype = 'c', false) or x.outs,
        t.typname = 'record' and not x.outs, coalesce(b.oid, t.oid)::oid, p.proretset and p.prorows = 1, p.provariadic <> 0,
        coalesce((select json_agg(json_build_object(
-           'name', coalesce(p.proargnames[place], ''), 'type', format_type(u.oid, -1), 'oid', u.oid::bigint,
+           'name', coalesce(p.proargnames[place], ''), 'type', format_type(u.oid, -1), 'oid', u.oid::bigint, 'item', (select e.typelem::bigint from pg_type e where e.oid = u.oid and e.typcategory = 'A'),
            'optional', i > p.pronargs - p.pronargdefaults) order by nth)
          from (select u.oid, u.nth::int, coalesce(m.k, u.nth)::int as place, u.nth::int as i
                  from unnest(p.proargtypes::oid[]) with ordinality u (oid, nth)
                  left join (select row_number() over (order by k) as nth, k from unnest(p.proargmodes) with ordinality m (mode, k) where mode in ('i', 'b', 'v')) m using (nth)) u), '[]'),
-       coalesce((select json_agg(json_build_array(split_part(s, '=', 1), substr(s, strpos(s, '=') + 1))) from unnest(p.proconfig) s), '[]')
+       coalesce((select json_agg(json_build_array(split_part(s, '=', 1), substr(s, strpos(s, '=') + 1))) from unnest(p.proconfig) s), '[]'),
+       coalesce(obj_description(p.oid, 'pg_proc'), '')
   from pg_proc p
   join pg_namespace n on n.oid = p.pronamespace
   join pg_type t on t.oid = p.prorettype
