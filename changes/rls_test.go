@@ -436,6 +436,8 @@ func TestCatalogChangesWithoutEventTriggers(t *testing.T) {
 		{"grant select (a) on public.t to anon", `INSERT {"a":"x","id":N}`},
 		{"alter table public.t enable row level security", ""},
 		{"create policy p on public.t using (true)", `INSERT {"a":"x","id":N}`},
+		{"create function public.ok(i int) returns boolean language sql stable as $$ select false $$; alter policy p on public.t using (public.ok(id))", ""},
+		{"create or replace function public.ok(i int) returns boolean language sql stable as $$ select true $$", `INSERT {"a":"x","id":N}`},
 		{"revoke usage on schema public from anon, public", ""},
 	} {
 		db.Exec("set session_replication_role = replica; " + step.ddl + "; reset session_replication_role")

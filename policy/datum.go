@@ -347,7 +347,6 @@ func arrayText(b []byte, el element) (string, error) {
 		return "", bad
 	}
 	nulls := []byte(nil)
-	const head = 4 + 4 + 4 + 4 + 4 // what was read, without the length word
 	if offset != 0 {
 		if nulls = r.bytes((int(n) + 7) / 8); nulls == nil || int(offset)-4 > len(b) || offset < 4 {
 			return "", bad

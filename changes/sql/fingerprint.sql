@@ -14,6 +14,9 @@ select concat_ws(' ',
   (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_policy),
   (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_publication),
   (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_publication_rel),
+  -- What policies read and call: functions, and tables that are not published.
+  (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_proc where oid >= 16384),
+  (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_class where oid >= 16384 and relkind in ('r', 'p')),
   (select md5(string_agg(concat_ws(',', oid, xmin), ';' order by oid)) from pg_namespace where nspname !~ '^pg_(toast_)?temp_'),
   (select md5(string_agg(concat_ws(',', c.oid, c.xmin), ';' order by c.oid)) from published p join pg_class c on c.oid = p.relid),
   (select md5(string_agg(concat_ws(',', a.attrelid, a.attnum, a.xmin), ';' order by a.attrelid, a.attnum))
