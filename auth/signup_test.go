@@ -329,6 +329,11 @@ func TestProfileTrigger(t *testing.T) {
 	same(t, "admin's user", s.count("select count(*) from public.profiles where id = $1 and name = 'Bob'", made.str("id")), 1)
 	anonymous := s.do("POST", "/signup", object{"data": object{"name": "Nobody"}}).ok(200)
 	same(t, "anonymous user", s.count("select count(*) from public.profiles where id = $1 and name = 'Nobody'", anonymous.id()), 1)
+	// The other ways in.
+	s.do("POST", "/otp", object{"email": "c@example.com", "data": object{"name": "Cy"}}).ok(200)
+	s.do("POST", "/invite", object{"email": "d@example.com", "data": object{"name": "Di"}}, admin).ok(200)
+	s.do("POST", "/admin/generate_link", object{"type": "signup", "email": "e@example.com", "password": password, "data": object{"name": "Ed"}}, admin).ok(200)
+	same(t, "others", s.count("select count(*) from public.profiles where name in ('Cy', 'Di', 'Ed')"), 3)
 
 	s.do("DELETE", "/admin/users/"+in.id(), nil, admin).ok(200)
 	same(t, "profile after delete", s.count("select count(*) from public.profiles where id = $1", in.id()), 0)

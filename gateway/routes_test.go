@@ -32,6 +32,9 @@ func TestRoutes(t *testing.T) {
 		"/rest/v1//double":                        {"rest", "//double"},
 		"/rest/v1/../auth":                        {"rest", "/../auth"},
 		"/rest/v1/rpc/f":                          {"rest", "/rpc/f"},
+		"/graphql/v1":                             {"rest", "/rpc/graphql"},
+		"/graphql/v1/":                            {"rest", "/rpc/graphql"},
+		"/graphql/v1/more":                        {"rest", "/rpc/graphql/more"},
 		"/realtime/v1/api/broadcast":              {"realtime", "/api/broadcast"},
 		"/realtime/v1/api/broadcast/room%3A3/e/x": {"realtime", "/api/broadcast/room%3A3/e/x"},
 		"/realtime/v1/api/broadcast/r%C3%BC%2F1":  {"realtime", "/api/broadcast/r%C3%BC%2F1"},
@@ -54,7 +57,7 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	for target, service := range map[string]string{
-		"/storage/v1/object/a": "storage", "/functions/v1/hello": "functions", "/graphql/v1": "graphql", "/pg/": "pg-meta",
+		"/storage/v1/object/a": "storage", "/functions/v1/hello": "functions", "/pg/": "pg-meta",
 		"/analytics/v1/x": "analytics", "/functions/v1/_internal/health": "functions", "/mcp": "mcp", "/pooler/v2/x": "pooler",
 	} {
 		for _, method := range []string{"GET", "POST"} {
@@ -73,7 +76,7 @@ func TestRoutes(t *testing.T) {
 func TestServiceLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *gateway.Config) { c.Auth, c.REST, c.Realtime = nil, nil, nil })
-	for _, target := range []string{"/auth/v1/health", "/rest/v1/", "/realtime/v1/websocket"} {
+	for _, target := range []string{"/auth/v1/health", "/rest/v1/", "/graphql/v1", "/realtime/v1/websocket"} {
 		wantRefusal(t, w.do("GET", target), http.StatusNotImplemented, sluice.CodeNotServed)
 	}
 }

@@ -99,7 +99,7 @@ func New(cfg Config) (*Server, error) {
 		{prefix: "/rest-admin/v1/ready", service: "rest-admin", handler: http.HandlerFunc(s.ready), open: true},
 		{prefix: "/storage/v1", service: "storage"},
 		{prefix: "/functions/v1", service: "functions"},
-		{prefix: "/graphql/v1", service: "graphql"},
+		{prefix: "/graphql/v1", service: "graphql", handler: graphQL(cfg.REST), rules: token.RESTRules, maxBody: cfg.MaxBody},
 		{prefix: "/analytics/v1", service: "analytics"},
 		{prefix: "/pooler/v2", service: "pooler"},
 		{prefix: "/pg", service: "pg-meta"},
@@ -123,6 +123,18 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	return s, nil
+}
+
+// graphQL is what REST makes of /graphql/v1: a call of graphql_public.graphql,
+// which is pg_graphql's where that extension is there.
+func graphQL(rest http.Handler) http.Handler {
+	if rest == nil {
+		return nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Content-Profile", "graphql_public")
+		rest.ServeHTTP(w, stripped(r, "/rpc/graphql"+strings.TrimSuffix(r.URL.EscapedPath(), "/")))
+	})
 }
 
 // ready answers the health probe that the Supabase CLI sends.

@@ -156,7 +156,11 @@ test('preflight and services that are not part of Sluice', async () => {
   assert.equal(preflight.status, 200);
   assert.equal(preflight.headers.get('access-control-allow-origin'), '*');
   assert.equal(preflight.headers.get('access-control-allow-headers'), 'apikey,authorization,x-whatever');
-  for (const path of ['/storage/v1/bucket', '/functions/v1/hello', '/graphql/v1']) {
+  const graphql = await fetch(`${env.url}/graphql/v1`, {
+    method: 'POST', headers: { apikey: env.publishable, 'content-type': 'application/json' }, body: '{"query":"{ a }"}',
+  });
+  assert.deepEqual([graphql.status, await graphql.json()], [200, { errors: [{ message: 'pg_graphql extension is not enabled.' }] }]);
+  for (const path of ['/storage/v1/bucket', '/functions/v1/hello']) {
     const res = await fetch(env.url + path, { headers: { apikey: env.publishable } });
     assert.equal(res.status, 501, path);
     assert.equal(res.headers.get('x-sluice-code'), 'NotServed', path);
