@@ -53,7 +53,7 @@ func Kind(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return sluice.ErrTimeout
 	case errors.As(err, &ce), errors.As(err, &ne), errors.Is(err, net.ErrClosed),
-		errors.Is(err, io.ErrUnexpectedEOF): // the server went away
+		errors.Is(err, io.ErrUnexpectedEOF), pgconn.SafeToRetry(err): // the server went away; the last, before anything was sent
 		return sluice.ErrUnavailable
 	}
 	return nil

@@ -35,7 +35,7 @@ alter table public.books alter id restart with 100;
 insert into public.portraits values (1, 'u.png');
 insert into public.readers values (1, 'Ann'), (2, 'Ben');
 insert into public.loans values (1, 1, 5), (1, 2, 7), (2, 1, 9);
-grant all on all tables in schema public to anon, authenticated, service_role;
+grant all on public.authors, public.books, public.portraits, public.readers, public.loans, public.cheap to anon, authenticated, service_role;
 grant all on all sequences in schema public to anon, authenticated, service_role;`;
 
 before(async () => {

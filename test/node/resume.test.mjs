@@ -70,7 +70,8 @@ test('connections cut while rows are written', { timeout: 180_000 }, async () =>
     const resumed = () => l.system.all.filter((m) => /^Resumed from /.test(m.message)).length >= 4;
     await l.system.find(resumed, 10_000, `the fourth word of a resumption for ${l.name}`); // it follows the rows
     const repeats = l.changes.all.length - new Set(l.changes.all.map((c) => c.new.body)).size;
-    assert.ok(repeats <= 40, `${repeats} repeats for ${l.name}: more than the unconfirmed tails`);
+    // A cut repeats what no pong had confirmed: at the most this round and the one before.
+    assert.ok(repeats <= 4 * 35, `${repeats} repeats for ${l.name}: more than the unconfirmed tails`);
   }
   await end();
 });
