@@ -89,6 +89,3 @@ func (s *Service) Settled(handed sluice.LSN) sluice.LSN { return s.open.before(h
 
 // Turn does now what Run does every second: it notes positions and moves the floor.
 func (s *Service) Turn(now time.Time) { s.turn(now) }
-
-// Away reports whether the database is known to be away.
-func (s *Service) Away() bool { return s.outage.now.Load() > 0 }

@@ -177,6 +177,9 @@ func (s *Service) Started(from sluice.LSN, gap bool) {
 	}
 }
 
+// Away reports whether decisions wait for a database that cannot be reached.
+func (s *Service) Away() bool { return s.outage.now.Load() > 0 }
+
 // Floor is the position from which the stream has to be read again after a restart,
 // so that who comes back then misses nothing; 0 when nobody may.
 func (s *Service) Floor() sluice.LSN { return sluice.LSN(s.floor.Load()) }

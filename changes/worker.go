@@ -110,7 +110,7 @@ func (s *Service) place(j job) (given []job, freed <-chan struct{}, stuck <-chan
 		return nil, nil, nil
 	}
 	for !o.queue.offer(j) {
-		if o.busy.IsZero() || s.outage.now.Load() > 0 {
+		if o.busy.IsZero() || s.Away() {
 			return given, o.queue.freed, nil
 		}
 		if left := s.cfg.SlowRun - time.Since(o.busy); left > 0 {

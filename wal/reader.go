@@ -53,6 +53,8 @@ type Config struct {
 	// Failover makes a new slot one that standbys keep up with, so that it
 	// survives a failover. PostgreSQL 17 or later; before it is refused.
 	Failover bool
+	// Away reports whether Handle waits for the database to come back. nil is never.
+	Away func() bool
 	// StatusEvery is how often the position is confirmed. Default 5 s; the
 	// server gives up after wal_sender_timeout, 60 s.
 	StatusEvery time.Duration
@@ -178,6 +180,12 @@ func (r *Reader) Run(ctx context.Context) error {
 		}
 		if wait.Wait(ctx) != nil {
 			return nil
+		}
+		// Nothing can be handed on meanwhile.
+		for errors.Is(err, errHandlerAway) && r.cfg.Away() {
+			if wait.Wait(ctx) != nil {
+				return nil
+			}
 		}
 	}
 }

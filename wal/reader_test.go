@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -168,6 +169,38 @@ func TestServerRestartLosesAndRepeatsNothing(t *testing.T) {
 	}
 	if g := r.State().Gaps; g != 0 {
 		t.Errorf("%d gaps", g)
+	}
+}
+
+// A server stops although the handler waits for it, with little and with more
+// behind it than may wait; what it had to send comes once it is back.
+func TestStoppingServerIsLetGo(t *testing.T) {
+	t.Parallel()
+	for name, rows := range map[string]int{"a few rows": 10, "more than may wait": 60} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Private(t)
+			db.ExecAs("postgres", table)
+			s := newSink()
+			s.block = make(chan struct{})
+			var away atomic.Bool
+			r := background(t, db, s, func(c *wal.Config) { c.Away = away.Load })
+			live(t, r)
+			for i := range rows { // of a megabyte each
+				db.Exec("insert into public.t select $1, string_agg(md5(random()::text), '') from generate_series(1, 32768)", i)
+			}
+			away.Store(true)
+			db.StopServer() // fails when it does not stop
+			db.StartServer()
+			away.Store(false)
+			close(s.block)
+			if got := s.wait(t, rows); len(got) != rows || !strings.HasPrefix(got[rows-1], fmt.Sprintf("INSERT public.t %d,", rows-1)) {
+				t.Errorf("%d changes", len(got))
+			}
+			if g := r.State().Gaps; g != 0 {
+				t.Errorf("%d gaps", g)
+			}
+		})
 	}
 }
 

@@ -208,7 +208,7 @@ func (c *connection) copyData(ctx context.Context, data []byte) error {
 		c.server(sluice.LSN(k.ServerWALEnd))
 		if k.ReplyRequested {
 			c.confirm()
-			if c.closing() {
+			if c.closing(sluice.LSN(k.ServerWALEnd)) {
 				return errServerStops
 			}
 			return c.status(ctx)
@@ -253,8 +253,17 @@ func (c *connection) message(ctx context.Context, b *sluice.ChangeBatch) {
 	c.session.messages = after(b)
 }
 
+// errHandlerAway ends a connection whose handler waits for the database.
+var errHandlerAway = errors.New("the handler waits for the database, and there is no room for more")
+
+// stallPoll is how often a reader without room looks whether its handler waits
+// for the database.
+const stallPoll = time.Second
+
 // hand passes work on. While the handler is too far behind it goes on answering
-// the server, and reads nothing more.
+// the server, and reads nothing more. But a handler that waits for the database
+// may wait for one that is stopping, which does not end before it has sent
+// everything: then the reader hangs up, and the slot keeps the rest.
 func (c *connection) hand(ctx context.Context, h handOver) error {
 	if h.batch == nil && c.waiting.Load() == 0 {
 		c.reach(h.end)
@@ -270,12 +279,18 @@ func (c *connection) hand(ctx context.Context, h handOver) error {
 			default:
 			}
 		}
+		cfg := &c.session.r.cfg
 		select {
 		case <-c.wake:
-		case <-time.After(c.session.r.cfg.StatusEvery):
+		case <-time.After(min(stallPoll, cfg.StatusEvery)):
+			if cfg.Away != nil && cfg.Away() {
+				return errHandlerAway
+			}
 			c.confirm()
-			if err := c.status(ctx); err != nil {
-				return err
+			if time.Since(c.lastSent) >= cfg.StatusEvery {
+				if err := c.status(ctx); err != nil {
+					return err
+				}
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -374,16 +389,17 @@ const (
 	askedWithin   = time.Second
 )
 
-// closing reports whether the server waits for a confirmation that it will not
-// get now, because a position is held: hanging up lets it stop, and the slot keeps
-// the position.
-func (c *connection) closing() bool {
+// closing reports whether the server waits for a confirmation of end that it will
+// not get now, because a position is held, or the handler is behind and perhaps
+// waits for this very server: hanging up lets it stop, and the slot keeps the
+// position.
+func (c *connection) closing(end sluice.LSN) bool {
 	now := time.Now()
 	if now.Sub(c.askedAt) > askedWithin {
 		c.askedAt, c.asked = now, 0
 	}
 	c.asked++
-	return c.asked > askedTooOften && c.flush() < c.handed
+	return c.asked > askedTooOften && c.flush() < end
 }
 
 // status tells the server the position.

@@ -101,7 +101,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	walConfig := wal.Config{
 		URL: cfg.adminURL, Handle: bus.PublishChanges, Messages: bus.PublishMessages, Logger: cfg.log,
 		Started: func(from sluice.LSN, gap bool) { feed.Started(from, gap) }, Floor: func() sluice.LSN { return feed.Floor() },
-		MaxHeld: resume.wal, Failover: resume.failover,
+		Away: func() bool { return feed.Away() }, MaxHeld: resume.wal, Failover: resume.failover,
 	}
 	if journal != nil {
 		walConfig.MessagesFrom = journal.Mark
