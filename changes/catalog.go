@@ -104,7 +104,6 @@ type tableRole struct {
 	any      bool   // may read at least one column
 	ask      bool   // row level security applies
 	sql      string // the check, "" when nobody sees anything
-	policies int    // that apply
 	unknown  bool   // it could not be read
 
 	plan     *policy.Plan // nil when ask is false
@@ -256,7 +255,7 @@ func (c *catalog) role(ctx context.Context, t *table, role string) (*tableRole, 
 	if err := json.Unmarshal(text, &d); err != nil {
 		return nil, fmt.Errorf("load privileges of role %q: %w", role, err)
 	}
-	r = &tableRole{usage: d.Usage, keyOK: true, readable: make([]bool, len(t.def.Columns)), policies: len(d.Policies)}
+	r = &tableRole{usage: d.Usage, keyOK: true, readable: make([]bool, len(t.def.Columns))}
 	for i, col := range t.def.Columns {
 		r.readable[i] = slices.Contains(d.Columns, col.Num)
 		r.any = r.any || r.readable[i]

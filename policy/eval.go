@@ -1,61 +1,12 @@
 package policy
 
 import (
-	"bytes"
-	"encoding/json"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/sluice-dev/sluice"
 )
-
-// value is what an expression evaluates to here. unsure is every case in which
-// PostgreSQL might answer otherwise or raise an error: the row is then judged by
-// it. A text is the type's own output, which for the types that are evaluated here
-// is equal where the values are.
-type value struct {
-	kind valueKind
-	n    int64  // vBool (1: true), vInt
-	s    string // vText
-	any  any    // vJSON: as encoding/json reads it; vArray: []value
-}
-
-type valueKind uint8
-
-const (
-	vNull valueKind = iota
-	vBool
-	vInt
-	vText
-	vJSON
-	vArray
-	vUnsure
-	// vAny is some value, or NULL, that is not looked at: see Bound.Never.
-	vAny
-)
-
-var (
-	null   = value{}
-	unsure = value{kind: vUnsure}
-	some   = value{kind: vAny}
-	no     = value{kind: vBool}
-	yes    = value{kind: vBool, n: 1}
-)
-
-// open reports whether v is no definite value.
-func (x value) open() bool { return x.kind >= vUnsure }
-
-func truth(b bool) value {
-	if b {
-		return yes
-	}
-	return no
-}
-
-func text(s string) value { return value{kind: vText, s: s} }
 
 // env is what an expression is evaluated over.
 type env struct {
@@ -326,183 +277,10 @@ func (v *evaluator) constant(e *expr) (value, error) {
 	return parseArray(ec, e.text), nil
 }
 
-// fromText reads a type's output.
-func fromText(c class, s string) value {
-	switch c {
-	case cBool:
-		switch s {
-		case "t", "true":
-			return yes
-		case "f", "false":
-			return no
-		}
-	case cInt:
-		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-			return value{kind: vInt, n: n}
-		}
-	case cText:
-		return text(s)
-	case cJSON:
-		return parseJSON(s)
-	}
-	return unsure
-}
-
-// text writes a value as its type's input function reads it.
-func (x value) text() string {
-	switch x.kind {
-	case vBool:
-		return strconv.FormatBool(x.n == 1)
-	case vInt:
-		return strconv.FormatInt(x.n, 10)
-	case vText:
-		return x.s
-	case vJSON:
-		out, _ := json.Marshal(x.any) // what was read can be written
-		return string(out)
-	case vArray:
-		list, _ := x.any.([]value)
-		out := []byte{'{'}
-		for i, el := range list {
-			if i > 0 {
-				out = append(out, ',')
-			}
-			if el.kind == vNull {
-				out = append(out, "NULL"...)
-			} else {
-				out = appendElement(out, el.text())
-			}
-		}
-		return string(append(out, '}'))
-	}
-	return ""
-}
-
-// parseArray reads an array of one dimension as PostgreSQL writes it.
-func parseArray(c class, s string) value {
-	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' {
-		return unsure // bounds, or cut off
-	}
-	s = s[1 : len(s)-1]
-	out := []value{}
-	for len(s) > 0 {
-		var b strings.Builder
-		quoted := s[0] == '"'
-		i := 0
-		if quoted {
-			i = 1
-		}
-		for ; i < len(s); i++ {
-			switch ch := s[i]; {
-			case ch == '\\' && i+1 < len(s):
-				i++
-				b.WriteByte(s[i])
-				continue
-			case quoted && ch == '"', !quoted && ch == ',':
-			case !quoted && (ch == '{' || ch == '"'):
-				return unsure
-			default:
-				b.WriteByte(ch)
-				continue
-			}
-			break
-		}
-		if quoted {
-			if i >= len(s) {
-				return unsure
-			}
-			i++
-		}
-		x := null
-		if quoted || !strings.EqualFold(b.String(), "NULL") {
-			x = fromText(c, b.String())
-		}
-		if x.kind == vUnsure {
-			return unsure
-		}
-		out = append(out, x)
-		if i < len(s) {
-			if s[i] != ',' || i+1 == len(s) {
-				return unsure
-			}
-			i++
-		}
-		s = s[i:]
-	}
-	return value{kind: vArray, any: out}
-}
-
-// parseJSON reads a jsonb. What PostgreSQL reads otherwise, or refuses, is unsure.
-func parseJSON(s string) value {
-	if !utf8.ValidString(s) || strings.Contains(s, "\ufffd") {
-		return unsure
-	}
-	d := json.NewDecoder(strings.NewReader(s))
-	d.UseNumber()
-	var out any
-	if d.Decode(&out) != nil || d.More() || !plainJSON(out, 0) {
-		return unsure
-	}
-	if rest, _ := readAll(d); len(bytes.TrimSpace(rest)) > 0 {
-		return unsure
-	}
-	return value{kind: vJSON, any: out}
-}
-
-func readAll(d *json.Decoder) ([]byte, error) {
-	var b bytes.Buffer
-	_, err := b.ReadFrom(d.Buffered())
-	return b.Bytes(), err
-}
-
-// plainJSON reports whether no string holds what PostgreSQL refuses in a jsonb: a
-// zero byte, or half a surrogate pair, which Go replaces.
-func plainJSON(v any, depth int) bool {
-	if depth > maxNodeDepth {
-		return false
-	}
-	switch v := v.(type) {
-	case string:
-		return !strings.ContainsAny(v, "\x00\ufffd")
-	case map[string]any:
-		for k, x := range v {
-			if strings.ContainsAny(k, "\x00\ufffd") || !plainJSON(x, depth+1) {
-				return false
-			}
-		}
-	case []any:
-		for _, x := range v {
-			if !plainJSON(x, depth+1) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 var (
-	plainNumber = regexp.MustCompile(`^(0|-?[1-9][0-9]{0,17}|-?(0|[1-9][0-9]{0,17})\.[0-9]{1,18})$`)
-	plainInt    = regexp.MustCompile(`^-?[0-9]{1,18}$`)
-	plainUUID   = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
+	plainInt  = regexp.MustCompile(`^-?[0-9]{1,18}$`)
+	plainUUID = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
 )
-
-// jsonText is ->> of what was found.
-func jsonText(v any) value {
-	switch v := v.(type) {
-	case nil:
-		return null
-	case string:
-		return text(v)
-	case bool:
-		return text(strconv.FormatBool(v))
-	case json.Number:
-		// A fraction of nothing but zeros below a minus would lose it.
-		if s := v.String(); plainNumber.MatchString(s) && (s[0] != '-' || strings.Trim(s, "-0.") != "") {
-			return text(s)
-		}
-	}
-	return unsure // an object or array: jsonb writes them its own way
-}
 
 // viaIO is a cast by way of text.
 func (v *evaluator) viaIO(e *expr, arg evalFn) (evalFn, error) {
@@ -861,112 +639,6 @@ func (v *evaluator) reference(e *expr, fn evalFn) func(*env) *value {
 	}
 }
 
-// jsonFunctions are those of jsonb, by their names in C.
-var jsonFunctions = map[string]comparison{
-	"jsonb_object_field":       func(a, b *value) value { return jsonValue(field(a, b)) },
-	"jsonb_object_field_text":  func(a, b *value) value { v, ok := field(a, b); return jsonTextOf(v, ok) },
-	"jsonb_array_element":      func(a, b *value) value { return jsonValue(item(a, b)) },
-	"jsonb_array_element_text": func(a, b *value) value { v, ok := item(a, b); return jsonTextOf(v, ok) },
-	"jsonb_extract_path":       func(a, b *value) value { return jsonValue(path(a, b)) },
-	"jsonb_extract_path_text":  func(a, b *value) value { v, ok := path(a, b); return jsonTextOf(v, ok) },
-	"jsonb_exists":             func(a, b *value) value { return truth(exists(a.any, b.s)) },
-	"jsonb_exists_any":         func(a, b *value) value { return existsOf(a, b, false) },
-	"jsonb_exists_all":         func(a, b *value) value { return existsOf(a, b, true) },
-}
-
-func jsonValue(v any, ok bool) value {
-	if !ok {
-		return null
-	}
-	return value{kind: vJSON, any: v}
-}
-
-func jsonTextOf(v any, ok bool) value {
-	if !ok {
-		return null
-	}
-	return jsonText(v)
-}
-
-func field(a, b *value) (any, bool) {
-	m, _ := a.any.(map[string]any)
-	v, ok := m[b.s]
-	return v, ok
-}
-
-// item is a position of an array. A scalar is stored as an array of itself, and
-// PostgreSQL finds it there.
-func item(a, b *value) (any, bool) {
-	list, ok := a.any.([]any)
-	if _, object := a.any.(map[string]any); !ok && !object {
-		list = []any{a.any}
-	}
-	i := b.n
-	if i < 0 {
-		i += int64(len(list))
-	}
-	if i < 0 || i >= int64(len(list)) {
-		return nil, false
-	}
-	return list[i], true
-}
-
-// path follows names and positions; a NULL among them finds nothing.
-func path(a, b *value) (any, bool) {
-	at := a.any
-	steps, _ := b.any.([]value)
-	for _, s := range steps {
-		if s.kind != vText {
-			return nil, false
-		}
-		switch v := at.(type) {
-		case map[string]any:
-			next, ok := v[s.s]
-			if !ok {
-				return nil, false
-			}
-			at = next
-		case []any:
-			n, err := strconv.ParseInt(strings.TrimLeft(s.s, " \t\n\v\f\r"), 10, 32)
-			if err != nil {
-				return nil, false
-			}
-			next, ok := item(&value{any: v}, &value{n: n})
-			if !ok {
-				return nil, false
-			}
-			at = next
-		default:
-			return nil, false
-		}
-	}
-	return at, true
-}
-
-// exists is ?: a member's name, a string of an array, or the string itself.
-func exists(v any, key string) bool {
-	switch v := v.(type) {
-	case map[string]any:
-		_, ok := v[key]
-		return ok
-	case []any:
-		return slices.ContainsFunc(v, func(x any) bool { s, ok := x.(string); return ok && s == key })
-	case string:
-		return v == key
-	}
-	return false
-}
-
-func existsOf(a, b *value, all bool) value {
-	list, _ := b.any.([]value)
-	for _, k := range list {
-		if k.kind == vText && exists(a.any, k.s) != all {
-			return truth(!all)
-		}
-	}
-	return truth(all)
-}
-
 // setLink is a sub-select over the texts of a jsonb array, such as array(select
 // jsonb_array_elements_text(…)) or x in (select …).
 func (v *evaluator) setLink(e *expr) (evalFn, error) {
@@ -1002,8 +674,12 @@ func (v *evaluator) setLink(e *expr) (evalFn, error) {
 	if bad || source == nil || source.kind != kFunc || len(source.args) != 1 {
 		return nil, refuse("a sub-select")
 	}
-	if f, err := v.function(source.fn); err != nil || !f.Builtin || f.Source != "jsonb_array_elements_text" {
-		return nil, or2(err, refuse("a sub-select"))
+	f, err := v.function(source.fn)
+	switch {
+	case err != nil:
+		return nil, err
+	case !f.Builtin || f.Source != "jsonb_array_elements_text":
+		return nil, refuse("a sub-select")
 	}
 	arg, err := v.fn(source.args[0].shift(-1))
 	if err != nil {
@@ -1021,13 +697,6 @@ func (v *evaluator) setLink(e *expr) (evalFn, error) {
 		return v.setTest(e, elements)
 	}
 	return nil, refuse("a sub-select")
-}
-
-func or2(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
 
 // setOf evaluates each over the elements of a jsonb array; NULL has none.

@@ -49,7 +49,6 @@ type expr struct {
 	op   uint32 // operator
 	not  bool   // IS NOT NULL
 	all  bool   // ALL in place of ANY; variadic; the DISTINCT of an aggregate
-	// explicit tells a cast that was written from one that was implied.
 	args []*expr
 
 	level, rel, att int // kVar; kParam and kSlot use att for their number
@@ -123,9 +122,6 @@ func exprOf(v any) (*expr, error) {
 		e.level, e.rel, e.att = n.num("varlevelsup"), n.num("varno"), n.num("varattno")
 		if e.att <= 0 {
 			return nil, refuse("a whole row or a system column")
-		}
-		if s, ok := n.fields["varnullingrels"].([]any); ok && len(s) > 1 {
-			return e, nil // informs the planner alone
 		}
 		return e, nil
 	case "CONST":

@@ -744,18 +744,11 @@ func (c *compiler) describe(e *expr) (string, error) {
 func (p *Plan) SetArgs(rows []byte, asking []*Bound) [][]byte {
 	args := [][]byte{rows}
 	for i := range p.slots {
-		list := []byte{'{'}
+		list := make([]value, len(asking))
 		for k, b := range asking {
-			if k > 0 {
-				list = append(list, ',')
-			}
-			if v := b.slots[i]; v.kind == vNull {
-				list = append(list, "NULL"...)
-			} else {
-				list = appendElement(list, v.text())
-			}
+			list[k] = b.slots[i]
 		}
-		args = append(args, append(list, '}'))
+		args = append(args, []byte(value{kind: vArray, any: list}.text()))
 	}
 	return args
 }

@@ -93,21 +93,6 @@ func (t *Table) evaluated(applicable []int) []int {
 	return out
 }
 
-// ShowsAll reports whether the policies whose positions are given show every row
-// to whomever they apply, so that nobody has to be asked (tier 0 of the design):
-// those with an expression are the constant true, and one of them is permissive.
-func (t *Table) ShowsAll(applicable []int) bool {
-	permissive := false
-	for _, i := range applicable {
-		p := t.Policies[i]
-		if p.Expr != "" && p.Expr != "true" {
-			return false
-		}
-		permissive = permissive || p.Permissive && p.Expr != ""
-	}
-	return permissive
-}
-
 // columnAliases names the columns that a row is made of, and one more.
 func (t *Table) columnAliases(more string) string {
 	names := make([]string, 0, len(t.Columns)+1)
