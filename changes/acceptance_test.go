@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/internal/pgtest"
 	"github.com/sluice-dev/sluice/pg"
+	"github.com/sluice-dev/sluice/policy"
 )
 
 const chat = `
@@ -169,37 +170,17 @@ func TestMembershipsThatChange(t *testing.T) {
 // the policy is asked. SLUICE_TEST_LONG=100000 runs as many.
 func TestMembershipAndMessageInOneTransaction(t *testing.T) {
 	t.Parallel()
-	n := 2000
-	if s := os.Getenv("SLUICE_TEST_LONG"); s != "" {
-		n, _ = strconv.Atoi(s)
-	}
+	n := long(2000)
 	db := pgtest.New(t)
 	db.ExecAs("postgres", chat)
 	f := newFeed(t, db)
 	l := f.listen(t, claimsOf("authenticated", user(1)), allMessages)
-	const writers = 4
-	var wg sync.WaitGroup
-	for w := range writers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			conn, err := pgx.Connect(context.Background(), string(db.URL("postgres")))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close(context.Background())
-			for i := w; i < n; i += writers {
-				b := &pgx.Batch{}
-				b.Queue("insert into public.members values ($1, $2)", i, user(1))
-				b.Queue("insert into public.messages values ($1, $1, null, '')", i)
-				if err := conn.SendBatch(context.Background(), b).Close(); err != nil {
-					t.Error(err)
-				}
-			}
-		}()
-	}
-	wg.Wait()
+	inParallel(t, db, n, func(conn *pgx.Conn, i int) error {
+		b := &pgx.Batch{}
+		b.Queue("insert into public.members values ($1, $2)", i, user(1))
+		b.Queue("insert into public.messages values ($1, $1, null, '')", i)
+		return conn.SendBatch(context.Background(), b).Close()
+	})
 	got := ids(l.wait(n))
 	slices.Sort(got)
 	for i, id := range got {
@@ -210,52 +191,77 @@ func TestMembershipAndMessageInOneTransaction(t *testing.T) {
 	t.Logf("%d transactions, %d waits for visibility", n, f.Metrics().VisibleRetries.Load())
 }
 
-// A row that is written the moment a subscription stands arrives, under a policy
-// of every tier. SLUICE_TEST_LONG=10000 runs as many.
-func TestSubscribeThenWriteAtOnce(t *testing.T) {
-	t.Parallel()
-	n := 400
-	if s := os.Getenv("SLUICE_TEST_LONG"); s != "" {
-		n, _ = strconv.Atoi(s)
-	}
-	db := pgtest.New(t)
-	db.ExecAs("postgres", chat)
-	db.Exec("insert into public.members values (1, $1)", user(1))
-	f := newFeed(t, db)
-	const workers = 4
+// inParallel does the work 0 to n-1 over four connections as postgres.
+func inParallel(t *testing.T, db *pgtest.DB, n int, do func(conn *pgx.Conn, i int) error) {
+	t.Helper()
+	const connections = 4
 	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+	for w := range connections {
+		wg.Go(func() {
 			conn, err := pgx.Connect(context.Background(), string(db.URL("postgres")))
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer conn.Close(context.Background())
-			for i := w; i < n; i += workers {
-				got := make(chan struct{}, 1)
-				sub, _, err := f.Subscribe(t.Context(), sluice.ChangeSubscription{
-					Claims: claimsOf("authenticated", user(1)), Topic: "t",
-					Bindings: []sluice.ChangeBinding{{ID: 1, Params: json.RawMessage(fmt.Sprintf(`{"event":"INSERT","schema":"public","table":"messages","filter":"id=eq.%d"}`, i))}},
-					Deliver:  func(sluice.ChangeEvent) { got <- struct{}{} },
-				})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := conn.Exec(context.Background(), "insert into public.messages values ($1, 1, null, '')", i); err != nil {
+			for i := w; i < n; i += connections {
+				if err := do(conn, i); err != nil {
 					t.Error(err)
 				}
-				select {
-				case <-got:
-				case <-time.After(30 * time.Second):
-					t.Errorf("row %d did not arrive", i)
-				}
-				sub.Close()
 			}
-		}()
+		})
 	}
 	wg.Wait()
+}
+
+// long is n, or what SLUICE_TEST_LONG says.
+func long(n int) int {
+	if s := os.Getenv("SLUICE_TEST_LONG"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	return n
+}
+
+// A row that is written the moment a subscription stands arrives, under a policy
+// of every tier. SLUICE_TEST_LONG=10000 runs as many.
+func TestSubscribeThenWriteAtOnce(t *testing.T) {
+	t.Parallel()
+	n := long(400)
+	db := pgtest.New(t)
+	db.Exec("create table public.members (room int, user_id uuid); grant select on public.members to authenticated")
+	db.Exec("insert into public.members values (1, $1)", user(1))
+	for tier, using := range []string{
+		"true", "owner = auth.uid()", "room in (select room from public.members where user_id = auth.uid())", "current_user <> 'x' and owner = auth.uid()",
+	} {
+		db.Exec(fmt.Sprintf(`create table public.t%d (id int primary key, room int, owner uuid);
+			alter table public.t%[1]d enable row level security; create policy p on public.t%[1]d using (%s);
+			grant select on public.t%[1]d to authenticated; grant insert on public.t%[1]d to postgres; alter table public.t%[1]d owner to postgres;
+			alter publication supabase_realtime add table public.t%[1]d`, tier, using))
+	}
+	f := newFeed(t, db)
+	inParallel(t, db, n, func(conn *pgx.Conn, i int) error {
+		table := fmt.Sprintf("t%d", i%4)
+		got := make(chan struct{}, 1)
+		sub, _, err := f.Subscribe(t.Context(), sluice.ChangeSubscription{
+			Claims: claimsOf("authenticated", user(1)), Topic: "t",
+			Bindings: []sluice.ChangeBinding{{ID: 1, Params: json.RawMessage(fmt.Sprintf(`{"event":"INSERT","schema":"public","table":%q,"filter":"id=eq.%d"}`, table, i))}},
+			Deliver:  func(sluice.ChangeEvent) { got <- struct{}{} },
+		})
+		if err != nil {
+			return err
+		}
+		defer sub.Close()
+		if _, err := conn.Exec(context.Background(), "insert into public."+table+" values ($1, 1, $2)", i, user(1)); err != nil {
+			return err
+		}
+		select {
+		case <-got:
+			return nil
+		case <-time.After(30 * time.Second):
+			return fmt.Errorf("row %d of %s did not arrive", i, table)
+		}
+	})
+	if got := tiers(f); !got[policy.TierPredicate] || !got[policy.TierSet] || !got[policy.TierUser] {
+		t.Errorf("tiers %v", got)
+	}
 }

@@ -32,6 +32,7 @@ alter publication supabase_realtime add table public.messages;`
 var benchPolicies = map[string]string{
 	"off":    "",
 	"owner":  "alter table public.messages enable row level security; create policy p on public.messages using ((select auth.uid()) = author)",
+	"user":   "alter table public.messages enable row level security; create policy p on public.messages using (current_user <> 'nobody' and auth.uid() = author)",
 	"member": "alter table public.messages enable row level security; create policy p on public.messages using (exists (select from public.members m where m.room = messages.room and m.user_id = (select auth.uid())))",
 }
 
@@ -140,8 +141,11 @@ func whole(int) string { return `{"schema":"public","table":"messages"}` }
 // BenchmarkDecide: distinct users, one of them may see each change.
 func BenchmarkDecide(b *testing.B) {
 	db := benchDB(b)
-	for _, rls := range []string{"owner", "member"} {
+	for _, rls := range []string{"owner", "member", "user"} {
 		for _, n := range []int{1, 500, 10000} {
+			if rls == "user" && n > 500 {
+				continue // minutes
+			}
 			for _, size := range []int{1, 100} {
 				b.Run(fmt.Sprintf("policy=%s/subs=%d/batch=%d", rls, n, size), func(b *testing.B) {
 					newBench(b, db, rls, n, whole).run(n, size, 1)
