@@ -56,7 +56,9 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 // gap tells a client that it has missed what nobody can send it any more.
 func (s *Service) gap(sub *subscription) {
 	s.metrics.Gaps.Add(1)
-	s.log.Warn("changes that a client missed are not kept any more", sluice.LogTopic, sub.topic, sluice.LogCode, sluice.CodeChangesGap)
+	if s.noisy.allow("gap " + sub.topic) { // a client that is too slow all the time gets one after the other
+		s.log.Warn("changes that a client missed are not kept any more", sluice.LogTopic, sub.topic, sluice.LogCode, sluice.CodeChangesGap)
+	}
 	sub.report(sluice.Refuse(sluice.CodeChangesGap))
 }
 
@@ -91,13 +93,19 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 	}
 	s.refresh(joined)
 	const open = math.MaxUint64
-	lost := false
-	for at, end := s.ring.seek(from), uint64(open); ctx.Err() == nil; {
+	at, lost := s.ring.seek(from)
+	if lost {
+		s.gap(sub)
+	}
+	for end := uint64(open); ctx.Err() == nil; {
 		if r.Room != nil && r.Room(ctx) != nil {
 			return
 		}
 		jobs, next, gone, grown := s.ring.read(at, end, sub.wants)
-		lost = lost || gone
+		if gone { // told here, ahead of what comes behind the gap
+			lost = true
+			s.gap(sub)
+		}
 		if len(jobs) > 0 {
 			s.send(ctx, sub, jobs, from, index)
 			if ctx.Err() != nil {
@@ -121,7 +129,9 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 			continue
 		}
 		if sub.release() {
-			s.resumed(sub, from, lost)
+			if !lost {
+				s.resumed(sub, from)
+			}
 			return
 		}
 		end = open // too much came meanwhile: it is read instead
@@ -175,12 +185,8 @@ func (s *Service) refresh(joined time.Time) {
 	}
 }
 
-// resumed tells the client that it has everything, or that something is lost.
-func (s *Service) resumed(sub *subscription, from sluice.LSN, lost bool) {
-	if lost {
-		s.gap(sub)
-		return
-	}
+// resumed tells the client that it has everything.
+func (s *Service) resumed(sub *subscription, from sluice.LSN) {
 	sub.mu.Lock()
 	n := sub.sent
 	sub.mu.Unlock()

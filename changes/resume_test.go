@@ -255,6 +255,75 @@ func TestGap(t *testing.T) {
 	}
 }
 
+// What the ring forgets while a client is being sent what it missed, or waits for
+// that, is said to be missing before anything that is behind it is sent.
+func TestGapWhileReplaying(t *testing.T) {
+	t.Parallel()
+	db := flowDB(t, "a")
+	f := newFeed(t, db, func(c *changes.Config) { c.RingBytes, c.Resumes = 4000, 1 })
+	row := func(id int) { db.Exec("insert into public.a values ($1, 1, $2)", id, user(1)) }
+	cut := func(name string, conn int64) {
+		x := f.join(t, session(1, name), conn, 1, nil, anyA)
+		x.settled(db)
+		x.cut(3)
+	}
+	cut("s1", 1)
+	cut("s2", 2)
+	row(1)
+	watch := f.join(t, session(1, "s3"), 9, 1, nil, anyA)
+	watch.settled(db)
+
+	var mu sync.Mutex
+	said := map[string][]string{}
+	again := func(name string, conn int64, room func(context.Context) error) *client {
+		return f.join(t, session(1, name), conn, 4, func(s *sluice.ChangeSubscription) {
+			deliver, notify := s.Deliver, s.Notify
+			note := func(what string) {
+				mu.Lock()
+				defer mu.Unlock()
+				said[name] = append(said[name], what)
+			}
+			s.Deliver = func(e sluice.ChangeEvent) { note("row"); deliver(e) }
+			s.Notify = func(r *sluice.Refusal) { note(string(r.Code)); notify(r) }
+			s.Resume.Room = room
+		}, anyA)
+	}
+	asked, open := make(chan struct{}), make(chan struct{})
+	first := again("s1", 3, func(ctx context.Context) error { // holds the one place
+		select {
+		case <-asked:
+		default:
+			close(asked)
+		}
+		select {
+		case <-open:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	<-asked
+	second := again("s2", 4, nil)
+	for id := range 40 { // more than the ring keeps
+		row(id + 2)
+	}
+	watch.wait(40)
+	close(open)
+	for name, x := range map[string]*client{"s1": first, "s2": second} {
+		if r := x.note(); r.Code != sluice.CodeChangesGap {
+			t.Errorf("%s: the feed says %v", name, r)
+		}
+		row(100 + len(name))
+		x.settled(db)
+		mu.Lock()
+		if said[name][0] != string(sluice.CodeChangesGap) || len(said[name]) < 2 {
+			t.Errorf("%s was told %q", name, said[name])
+		}
+		mu.Unlock()
+		db.Exec("delete from public.a where id >= 100")
+	}
+}
+
 // A receiver without room is waited for, while live delivery goes on.
 func TestResumeWaitsForRoom(t *testing.T) {
 	t.Parallel()

@@ -191,11 +191,13 @@ func (r *ring) trim(now time.Time, oldest sluice.LSN) {
 	}
 }
 
-// seek returns the number of the first change that committed at or after from.
-func (r *ring) seek(from sluice.LSN) uint64 {
+// seek returns the number of the first change that committed at or after from. lost
+// is set when some of those have been forgotten, as they may be at any time after
+// reaches.
+func (r *ring) seek(from sluice.LSN) (at uint64, lost bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.base + uint64(sort.Search(len(r.items), func(i int) bool { return r.items[i].commit >= from }))
+	return r.base + uint64(sort.Search(len(r.items), func(i int) bool { return r.items[i].commit >= from })), from < r.floor
 }
 
 // Bounds of what one look into the ring gives.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -264,16 +265,17 @@ type soakClient struct {
 	joined  chan struct{} // closed at the first join
 	onceful sync.Once
 
-	mu     sync.Mutex
-	seen   map[[2]int]map[int]bool // by table and writer
-	last   map[[2]int]int          // the last row that was new
-	socket map[[3]int]bool         // rows of this socket
+	mu   sync.Mutex
+	seen map[[2]int]map[int]bool // by table and writer
+	last map[[2]int]int          // the last row that was new
+	here map[[2]int]int          // the last row of this socket
 	// A gap excuses what is missing between the last row before it and the first
-	// behind it. As nothing behind it may have been confirmed, the next socket may
-	// begin again in front of it, if the server has the rows after all.
+	// behind it. Those rows may come after all: on a later socket, which begins
+	// again in front of the gap when nothing behind it was confirmed, or noted
+	// before Sluice was killed.
 	open    map[[2]int]int      // where a gap began that no row has ended yet
 	excused map[[2]int][][2]int // from, to
-	before  map[[2]int]int      // last, at the gap; nil on a socket without one
+	history []string            // what happened, for a failure
 	rows    int
 	repeats int
 	resumes int
@@ -343,10 +345,8 @@ func (c *soakClient) connect(ctx context.Context) {
 	}
 	l := &lockedConn{Conn: nc}
 	c.mu.Lock()
-	c.socket = map[[3]int]bool{}
-	if c.before != nil {
-		c.last, c.before = c.before, nil
-	}
+	c.here = map[[2]int]int{}
+	c.note("connected")
 	c.mu.Unlock()
 	bindings := ""
 	for i := range soakTables {
@@ -432,8 +432,10 @@ func (c *soakClient) take(event string, payload json.RawMessage) bool {
 	case "system":
 		switch {
 		case p.Status == "warning":
+			c.note(p.Message)
 			c.gap()
 		case len(p.Message) > 7 && p.Message[:7] == "Resumed":
+			c.note(p.Message)
 			c.resumes++
 		}
 	case "postgres_changes":
@@ -450,24 +452,33 @@ func (c *soakClient) take(event string, payload json.RawMessage) bool {
 // gap notes that rows are lost. Called with mu held.
 func (c *soakClient) gap() {
 	c.gaps++
-	if c.before == nil {
-		c.before = map[[2]int]int{}
-	}
 	for table := range soakTables {
 		for writer := range soakWriters {
 			k := [2]int{table, writer}
-			last := -1
-			if c.seen[k] != nil {
-				last = c.last[k]
-			}
 			if _, ok := c.open[k]; !ok {
-				c.open[k] = last
-			}
-			if _, ok := c.before[k]; !ok && c.seen[k] != nil {
-				c.before[k] = last
+				c.open[k] = c.lastOf(k)
 			}
 		}
 	}
+}
+
+// lastOf returns the last row that was new. Called with mu held.
+func (c *soakClient) lastOf(k [2]int) int {
+	if last, ok := c.last[k]; ok {
+		return last
+	}
+	return -1
+}
+
+// note keeps a line for a failure. Called with mu held.
+func (c *soakClient) note(what string) {
+	lasts := make([]int, 0, soakTables*soakWriters)
+	for table := range soakTables {
+		for writer := range soakWriters {
+			lasts = append(lasts, c.lastOf([2]int{table, writer}))
+		}
+	}
+	c.history = append(c.history, fmt.Sprintf("%s %s: %d", time.Now().Format("15:04:05.000"), what, lasts))
 }
 
 // excuses reports whether a gap explains that a row is missing. Called with mu held.
@@ -483,27 +494,27 @@ func (c *soakClient) row(table, writer, seq, reader int) {
 	if table == 1 && reader != c.number {
 		c.t.Errorf("client %d sees row %d of writer %d, which is reader %d's", c.number, seq, writer, reader)
 	}
-	if k := [3]int{table, writer, seq}; c.socket[k] {
-		c.t.Errorf("client %d: row %v twice on one socket", c.number, k)
-	} else {
-		c.socket[k] = true
-	}
 	k := [2]int{table, writer}
+	if here, ok := c.here[k]; ok && seq <= here {
+		c.t.Errorf("client %d: row %d of writer %d in table %d comes behind row %d on one socket", c.number, seq, writer, table, here)
+	}
+	c.here[k] = seq
 	if c.seen[k] == nil {
-		c.seen[k], c.last[k] = map[int]bool{}, -1
+		c.seen[k] = map[int]bool{}
 	}
 	if c.seen[k][seq] {
 		c.repeats++
 		return
 	}
-	if from, ok := c.open[k]; ok {
+	last := c.lastOf(k)
+	if seq < last && !c.excuses(k, seq) {
+		c.t.Errorf("client %d: row %d of writer %d in table %d comes behind row %d, and no gap explains it", c.number, seq, writer, table, last)
+	}
+	if from, ok := c.open[k]; ok && seq > last {
 		c.excused[k] = append(c.excused[k], [2]int{from, seq})
 		delete(c.open, k)
 	}
-	if seq < c.last[k] {
-		c.t.Errorf("client %d: row %d of writer %d in table %d comes behind row %d", c.number, seq, writer, table, c.last[k])
-	}
-	c.seen[k][seq], c.last[k] = true, seq
+	c.seen[k][seq], c.last[k] = true, max(seq, last)
 	c.rows++
 }
 
@@ -544,7 +555,7 @@ func (c *soakClient) complete(t *testing.T, want map[[2]int][]int) {
 	}
 	n, excused, one, _ := c.missing(want)
 	if n > excused {
-		t.Errorf("client %d lacks %d rows that no gap explains: %s", c.number, n-excused, one)
+		t.Errorf("client %d lacks %d rows that no gap explains: %s\n%s", c.number, n-excused, one, strings.Join(c.history, "\n"))
 	}
 	t.Logf("client %d lacks %d rows that it was told of", c.number, excused)
 }
