@@ -125,6 +125,16 @@ func (s *subscription) Seen() []sluice.Seen {
 	return slices.Clone(s.seen)
 }
 
+// View implements sluice.LiveSubscription.
+func (s *subscription) View(ctx context.Context) []sluice.BindingView {
+	claims, _, _ := s.identity()
+	out := make([]sluice.BindingView, 0, len(s.bounds))
+	for _, b := range s.bounds {
+		out = append(out, s.service.viewOf(ctx, b, claims))
+	}
+	return out
+}
+
 // maxHolding bounds the changes that wait until what was missed is sent.
 const maxHolding = 4096
 

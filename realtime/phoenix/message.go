@@ -15,6 +15,9 @@ const (
 	V2 Version = 2 // vsn=2.0.0: JSON arrays in text frames, and binary frames
 )
 
+// String returns the version as clients ask for it.
+func (v Version) String() string { return fmt.Sprintf("%d.0.0", v) }
+
 // ParseVersion reads the query parameter vsn: a full semantic version in 1.0.x
 // or 2.0.x. Empty means 1.0.0.
 func ParseVersion(vsn string) (Version, error) {

@@ -1,0 +1,52 @@
+package changes
+
+import (
+	"context"
+	"strings"
+
+	"github.com/sluice-dev/sluice"
+)
+
+// maxViewTables bounds the tables that are shown of a wildcard.
+const maxViewTables = 50
+
+// viewOf describes a binding, with what its role gets of each table. Of what cannot
+// be read it says nothing.
+func (s *Service) viewOf(ctx context.Context, b *binding, claims sluice.Claims) sluice.BindingView {
+	v := sluice.BindingView{Schema: b.schema, Table: b.table, Event: "*"}
+	if b.event != 0 {
+		v.Event = b.event.String()
+	}
+	filters := make([]string, len(b.filters))
+	for i := range b.filters {
+		filters[i] = b.filters[i].text
+	}
+	v.Filter = strings.Join(filters, ",")
+	refs, err := s.catalog.match(ctx, b.schema, b.table)
+	if err != nil {
+		return v
+	}
+	for _, ref := range refs[:min(len(refs), maxViewTables)] {
+		t, err := s.catalog.table(ctx, ref.oid, s.catalog.generation())
+		if err != nil {
+			continue
+		}
+		r, err := s.catalog.role(ctx, t, claims.Role)
+		if err != nil {
+			continue
+		}
+		v.Tables = append(v.Tables, sluice.TableView{
+			Table: ref.schema + "." + ref.name, Tier: r.shownTier(), Silent: silence(t, r, claims).View(),
+		})
+	}
+	return v
+}
+
+// shownTier is the tier by which rows are decided in the end: nobody is asked where
+// no policy applies.
+func (r *tableRole) shownTier() int {
+	if !r.ask {
+		return 0
+	}
+	return int(r.tier())
+}
