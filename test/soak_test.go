@@ -109,6 +109,9 @@ func TestSoakChanges(t *testing.T) {
 		c.mu.Unlock()
 	}
 	t.Logf("%d rows to %d clients; %d cuts, %d kills, %d restarts: %d resumes, %d gaps, %d repeats", written.Load(), soakClients, n.cuts, n.kills, n.restarts, resumes, gaps, repeats)
+	if t.Failed() {
+		s.keepLog(t)
+	}
 	if resumes == 0 {
 		t.Error("nobody was resumed")
 	}
@@ -142,18 +145,24 @@ func disturb(t *testing.T, s *stack, p *cutter, n soakSize, written *atomic.Int6
 		}
 	}
 	spread(n.cuts, func() error { p.cut(1 + rand.IntN(soakClients)); return nil })
-	spread(n.kills, func() error {
+	note := func(what string, do func() error) func() error {
+		return func() error {
+			t.Logf("%s %s", time.Now().Format("15:04:05.000"), what)
+			return do()
+		}
+	}
+	spread(n.kills, note("kill", func() error {
 		if err := s.kill(); err != nil {
 			return err
 		}
 		return s.up()
-	})
-	spread(n.restarts, func() error {
+	}))
+	spread(n.restarts, note("restart PostgreSQL", func() error {
 		if err := s.stopPostgres(); err != nil {
 			return err
 		}
 		return s.startPostgres(t.Context())
-	})
+	}))
 	done := make([]bool, len(events))
 	for left := len(events); left > 0 && !t.Failed(); {
 		for i, e := range events {

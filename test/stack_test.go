@@ -199,6 +199,22 @@ func (s *stack) stop() error { return s.signal(syscall.SIGINT) }
 // kill ends it as a crash does.
 func (s *stack) kill() error { return s.signal(syscall.SIGKILL) }
 
+// keepLog saves the stack's log from the end of its folder.
+func (s *stack) keepLog(t *testing.T) {
+	t.Helper()
+	f, err := os.CreateTemp("", "sluice-*.log")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	text, err := os.ReadFile(filepath.Join(s.dir, ".sluice", "sluice.log"))
+	if err == nil {
+		_, err = f.Write(text)
+	}
+	t.Logf("the stack's log is in %s (%v)", f.Name(), err)
+}
+
 func (s *stack) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
