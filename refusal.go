@@ -81,6 +81,7 @@ const (
 	CodeMethodNotServed Code = "MethodNotServed"
 	CodeBodyTooLarge    Code = "BodyTooLarge"
 	CodeURLTooLong      Code = "URLTooLong"
+	CodeBadRequest      Code = "BadRequest"
 	CodeInternal        Code = "InternalError"
 
 	// socket and channel
@@ -191,6 +192,11 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusRequestURITooLong,
 		Text:   "The URL is too long",
 		Remedy: "Use fewer or shorter filters, or a function called with POST.",
+	},
+	CodeBadRequest: {
+		Status: http.StatusBadRequest,
+		Text:   "The request makes no sense",
+		Remedy: "See the message.",
 	},
 	CodeInternal: {
 		Status: http.StatusInternalServerError,

@@ -15,6 +15,7 @@ type subscription struct {
 	// fixed after Subscribe
 	service *Service
 	topic   string
+	conn    int64 // number of the socket, 0 when nobody said
 	deliver func(sluice.ChangeEvent)
 	notify  func(*sluice.Refusal) // may be nil
 	asked   []sluice.ChangeBinding
@@ -28,6 +29,7 @@ type subscription struct {
 	// not its, or is sent by replay, which done has got to.
 	start atomic.Uint64
 	done  atomic.Uint64
+	since sluice.LSN // what committed before was never its; fixed before it is in the index
 	live  atomic.Bool
 
 	// guarded by mu, which is held while delivering

@@ -193,6 +193,13 @@ func (p *places) confirm(pl *place, at sluice.LSN, ref uint64, now time.Time) {
 	}
 }
 
+// confirmed returns how far a client has got.
+func (p *places) confirmed(pl *place) sluice.LSN {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pl.at
+}
+
 // hold keeps the place of a subscription that has ended.
 func (p *places) hold(pl *place, now time.Time) {
 	p.mu.Lock()

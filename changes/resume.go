@@ -16,6 +16,7 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 	var before *place
 	asked := false
 	if r := req.Resume; r != nil {
+		sub.conn = r.Conn
 		if key, durable, ok := keyOfPlace(req.Claims, req.Topic, req.Bindings, r.Conn); ok {
 			sub.place = &place{key: key, conn: r.Conn, durable: durable, names: sub.tables, ref: r.First}
 			if from, before = s.places.take(key, r); before == nil {
@@ -34,6 +35,7 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 	}
 	sub.start.Store(uint64(from))
 	sub.done.Store(uint64(from))
+	sub.since = from
 	if sub.place != nil { // on file before the client is told that it is subscribed
 		sub.place.at = from
 		if before != nil { // the client may lack what it was sent last

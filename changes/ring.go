@@ -233,6 +233,27 @@ func (r *ring) read(at, end uint64, wants func(*sluice.Relation) bool) (jobs []j
 	return jobs, next, false, r.grown
 }
 
+// latest returns up to n changes of a table that which tells, each as a job of its own,
+// the latest first.
+func (r *ring) latest(schema, table string, n int, which func(*job, int) bool) (out []job) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := len(r.items) - 1; k >= 0 && len(out) < n; k-- {
+		j := &r.items[k].job
+		if j.rel.Schema != schema || j.rel.Name != table {
+			continue
+		}
+		for i := len(j.changes) - 1; i >= 0 && len(out) < n; i-- {
+			if which(j, i) {
+				one := *j
+				one.first, one.changes = j.first+i, j.changes[i:i+1]
+				out = append(out, one)
+			}
+		}
+	}
+	return out
+}
+
 // nearEnd is how far before the end of the ring a reader may go live.
 const nearEnd = 256
 

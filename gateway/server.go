@@ -27,6 +27,8 @@ type Config struct {
 	// Auth, REST and Realtime serve /auth/v1, /rest/v1 and /realtime/v1; the
 	// prefix is taken off. A nil one answers 501.
 	Auth, REST, Realtime http.Handler
+	// Inspect serves /sluice/v1: what the node knows of itself.
+	Inspect http.Handler
 	// Extra are further path prefixes, without keys. Each starts with a slash;
 	// "/" takes whatever no other route does.
 	Extra map[string]http.Handler
@@ -96,6 +98,7 @@ func New(cfg Config) (*Server, error) {
 		{prefix: "/auth/v1", service: "auth", handler: cfg.Auth, rules: token.AuthRules, maxBody: 2 << 20},
 		{prefix: "/rest/v1", service: "rest", handler: cfg.REST, rules: token.RESTRules, maxBody: cfg.MaxBody},
 		{prefix: "/realtime/v1", service: "realtime", handler: cfg.Realtime, rules: token.RealtimeRules, maxBody: 8_000_001},
+		{prefix: "/sluice/v1", service: "sluice", handler: cfg.Inspect, rules: token.RESTRules, maxBody: 1 << 10},
 		{prefix: "/rest-admin/v1/ready", service: "rest-admin", handler: http.HandlerFunc(s.ready), open: true},
 		{prefix: "/storage/v1", service: "storage"},
 		{prefix: "/functions/v1", service: "functions"},

@@ -68,29 +68,20 @@ func (r *Refusals) add(x Refused) {
 	r.watch = make(chan struct{})
 }
 
-// Handler returns a log handler that remembers refusals and passes everything on to
-// next.
-func (r *Refusals) Handler(next slog.Handler) slog.Handler { return &handler{refusals: r, next: next} }
+// Handler returns a log handler that remembers refusals and writes nothing.
+func (r *Refusals) Handler() slog.Handler { return &handler{refusals: r} }
 
-// handler sees every line of info and above, whatever next shows.
+// handler sees every line of info and above, whatever the log shows.
 type handler struct {
 	refusals *Refusals
-	next     slog.Handler
 	attrs    []slog.Attr
 }
 
-func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelInfo || h.next.Enabled(ctx, level)
-}
+func (h *handler) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
 
-func (h *handler) Handle(ctx context.Context, record slog.Record) error {
-	if record.Level >= slog.LevelInfo {
-		h.keep(record)
-	}
-	if !h.next.Enabled(ctx, record.Level) {
-		return nil
-	}
-	return h.next.Handle(ctx, record)
+func (h *handler) Handle(_ context.Context, record slog.Record) error {
+	h.keep(record)
+	return nil
 }
 
 func (h *handler) keep(record slog.Record) {
@@ -131,14 +122,8 @@ func shorten(s string) string {
 }
 
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	c := *h
-	c.attrs = append(append([]slog.Attr(nil), h.attrs...), attrs...)
-	c.next = h.next.WithAttrs(attrs)
-	return &c
+	return &handler{h.refusals, append(append([]slog.Attr(nil), h.attrs...), attrs...)}
 }
 
-func (h *handler) WithGroup(name string) slog.Handler {
-	c := *h
-	c.next = h.next.WithGroup(name)
-	return &c
-}
+// WithGroup leaves the names as they are: nobody groups what a refusal says.
+func (h *handler) WithGroup(string) slog.Handler { return h }

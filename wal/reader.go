@@ -120,6 +120,9 @@ func (r *Reader) State() State {
 	return r.state
 }
 
+// Slot returns the name of the slot.
+func (r *Reader) Slot() string { return r.cfg.Slot }
+
 // Handed returns the position up to which everything was given to Handle.
 func (r *Reader) Handed() sluice.LSN { return r.State().Handed }
 

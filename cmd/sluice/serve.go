@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-dev/sluice/changes"
 	"github.com/sluice-dev/sluice/cluster"
 	"github.com/sluice-dev/sluice/gateway"
+	"github.com/sluice-dev/sluice/inspect"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/realtime"
@@ -43,6 +44,8 @@ type serveConfig struct {
 	// positions is the file that keeps clients' positions over a restart; empty
 	// keeps them in memory alone.
 	positions string
+	// refusals remembers those of log.
+	refusals *inspect.Refusals
 	// texter delivers messages to phones; nil is none.
 	texter auth.Texter
 }
@@ -132,7 +135,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		return err
 	}
 	registry.MustRegister(rt.Metrics(), feed.Metrics(), keptCollector{feed, reader})
-	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Listeners: []net.Listener{cfg.api}}
+	node, err := newInspect(cfg, admin, rt, feed, reader)
+	if err != nil {
+		return err
+	}
+	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Inspect: node, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
 		ac := authConfig(cfg, authPool)

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/devpg"
 	"github.com/sluice-dev/sluice/examples/chat"
+	"github.com/sluice-dev/sluice/inspect"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/token"
 )
@@ -31,7 +32,8 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 		return fmt.Errorf("open log: %w", err)
 	}
 	defer logFile.Close()
-	log := newLogger(logFile, o)
+	refusals := inspect.NewRefusals()
+	log := newLogger(logFile, o, refusals)
 
 	p, warnings, err := project.Load(f.workdir, os.Environ())
 	for _, w := range warnings {
@@ -96,7 +98,7 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 			Control: controlAddress{URL: "http://" + control.Addr().String(), Token: rand.Text()},
 		},
 		services: serveConfig{
-			log: log, project: p.Config, keys: keys, api: api, explain: true,
+			log: log, refusals: refusals, project: p.Config, keys: keys, api: api, explain: true,
 			adminURL: sluice.Secret(server.URL("supabase_admin", "postgres")),
 			userURL:  sluice.Secret(server.URL("authenticator", "postgres")),
 			authURL:  sluice.Secret(server.URL("supabase_auth_admin", "postgres")),
@@ -306,12 +308,12 @@ func chatListener(siteURL string) (net.Listener, string, error) {
 
 // newLogger writes everything to the log file, and warnings to the terminal,
 // where a person who starts the stack sees refusals as they happen.
-func newLogger(file io.Writer, o startOptions) *slog.Logger {
+func newLogger(file io.Writer, o startOptions, refusals *inspect.Refusals) *slog.Logger {
 	level := slog.LevelInfo
 	if o.debug {
 		level = slog.LevelDebug
 	}
-	handlers := []slog.Handler{slog.NewTextHandler(file, &slog.HandlerOptions{Level: level})}
+	handlers := []slog.Handler{slog.NewTextHandler(file, &slog.HandlerOptions{Level: level}), refusals.Handler()}
 	if o.readyFD == 0 {
 		terminal := slog.LevelWarn
 		if o.debug {
