@@ -29,7 +29,10 @@ type subscription struct {
 	// not its, or is sent by replay, which done has got to.
 	start atomic.Uint64
 	done  atomic.Uint64
-	since sluice.LSN // what committed before was never its; fixed before it is in the index
+	// since is where it begins: what committed before is not its, nor are the changes
+	// before first of the transaction that committed there. Fixed by begin.
+	since sluice.LSN
+	first int
 	live  atomic.Bool
 
 	// guarded by mu, which is held while delivering
@@ -82,7 +85,7 @@ func (s *subscription) send(who identityKey, e sluice.ChangeEvent, replay bool) 
 	case replay && s.had(e):
 		return false, false
 	case replay:
-	case e.At < sluice.LSN(s.start.Load()): // of a run that began before start was moved on
+	case e.At < sluice.LSN(s.start.Load()), e.At == s.since && e.Index < s.first: // the first: of a run that began before start was moved on
 		return false, false
 	case s.holding:
 		s.wait(e)

@@ -31,11 +31,11 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 	}
 	gap := asked && !s.ring.reaches(from, sub.tables)
 	if gap {
-		from = start
+		from, index = start, 0
 	}
 	sub.start.Store(uint64(from))
 	sub.done.Store(uint64(from))
-	sub.since = from
+	sub.since, sub.first = from, index
 	if sub.place != nil { // on file before the client is told that it is subscribed
 		sub.place.at = from
 		if before != nil { // the client may lack what it was sent last
@@ -48,11 +48,11 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 		s.resume(sub, req.Resume, from, index)
 		return
 	}
-	sub.live.Store(true)
-	s.index.add(sub)
-	if gap {
+	if gap { // ahead of what comes behind it
 		s.gap(sub)
 	}
+	sub.live.Store(true)
+	s.index.add(sub)
 }
 
 // gap tells a client that it has missed what nobody can send it any more.
@@ -141,11 +141,12 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 }
 
 // hold is called when everything before start was sent or will be: from there on
-// changes come live, and wait.
+// changes come live, and wait. After a restart the stream may begin again before what
+// the client has.
 func (sub *subscription) hold(start sluice.LSN) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	sub.start.Store(uint64(start))
+	sub.start.Store(uint64(max(start, sub.since)))
 	sub.holding, sub.flooded = true, false
 	if !sub.closed {
 		sub.service.index.add(sub)

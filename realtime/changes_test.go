@@ -334,7 +334,7 @@ func TestChangesNotices(t *testing.T) {
 	both(t, func(t *testing.T, w *world, v phoenix.Version) {
 		c := w.connect(v)
 		gone := sluice.Refuse(sluice.CodeTableNotPublished)
-		for range 100 { // what waits for the reply is bounded
+		for range 16 {
 			w.feed.told = append(w.feed.told, gone)
 		}
 		c.join("realtime:a", `{"config":{"postgres_changes":[{"schema":"public"}]}}`)

@@ -89,9 +89,8 @@ type changes struct {
 	sentN   uint64 // deliveries queued
 	tripped uint32 // the last time that changes reached their limit and the client was told
 	failed  bool
-	waiting [][]byte
+	waiting [][]byte // for the join reply
 	bytes   int
-	notices []*sluice.Refusal // that wait as well
 }
 
 // start runs a slow step outside of the lock: slow without it, then done with
@@ -169,11 +168,13 @@ func (ch *channel) sendClose(joinRef phoenix.Ref) {
 
 // system sends a system message of this channel.
 func (ch *channel) system(extension, status, text string) {
-	ch.conn.sendText(160+2*len(ch.topic)+len(text), func(dst []byte) []byte {
-		return phoenix.AppendSystem(dst, ch.conn.vsn, ch.joinRef, ch.topic, phoenix.System{
-			Extension: extension, Status: status, Message: text, Channel: ch.key.Name,
-		})
-	})
+	ch.conn.send(ch.systemFrame(extension, status, text))
+}
+
+func (ch *channel) systemFrame(extension, status, text string) []byte {
+	return newFrame(phoenix.AppendSystem(newPayload(160+2*len(ch.topic)+len(text)), ch.conn.vsn, ch.joinRef, ch.topic, phoenix.System{
+		Extension: extension, Status: status, Message: text, Channel: ch.key.Name,
+	}), opText)
 }
 
 // reply answers a push of this channel.

@@ -85,14 +85,24 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 			x.tripped = n
 			ch.system(extChanges, phoenix.StatusError, ch.conn.srv.limitText(sluice.CodeTooManyChanges))
 		}
-	case x.live:
+	default:
 		m.Changes.Add(1)
+		ch.queueChange(frame)
+	}
+}
+
+// queueChange queues a change, or a word about them, behind the others: the order
+// tells where a gap is, and a pong that it has arrived. Called with mu of changes held.
+func (ch *channel) queueChange(frame []byte) {
+	x := ch.changes
+	switch {
+	case x.live:
 		ch.conn.send(frame)
 		x.sentN++
 	case x.failed:
 	case len(x.waiting) > 0 && x.bytes+len(frame) > ch.conn.srv.cfg.QueueBytes, len(x.waiting) >= ch.conn.srv.cfg.QueueFrames:
 		// The client must not believe that it has seen everything.
-		m.DroppedChanges.Add(int64(len(x.waiting)) + 1)
+		ch.conn.srv.metrics.DroppedChanges.Add(int64(len(x.waiting)) + 1)
 		x.failed, x.waiting = true, nil
 		ch.conn.slow("too many changes before the join reply")
 	default:
@@ -104,33 +114,21 @@ func (ch *channel) deliverChange(e sluice.ChangeEvent) {
 // notifyChanges tells the client what has become of a live subscription; nil is
 // that it works again. The feed calls it, as it does deliverChange.
 func (ch *channel) notifyChanges(r *sluice.Refusal) {
+	status, text := phoenix.StatusOK, textSubscribed
+	switch {
+	case r == nil:
+	case r.Code == sluice.CodeChangesResumed:
+		text = r.Text
+	case r.Code == sluice.CodeChangesGap: // the remedy is for the application, whatever explain says
+		status, text = statusWarning, r.Explain()
+	default:
+		status, text = phoenix.StatusError, ch.conn.srv.reason(r)
+	}
+	frame := ch.systemFrame(extChanges, status, text)
 	x := ch.changes
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	switch {
-	case x.live:
-		ch.sayChanges(r)
-	case len(x.notices) < maxNotices:
-		x.notices = append(x.notices, r)
-	}
-}
-
-// maxNotices bounds what waits for a join reply beside the changes.
-const maxNotices = 16
-
-func (ch *channel) sayChanges(r *sluice.Refusal) {
-	switch {
-	case r == nil:
-		ch.system(extChanges, phoenix.StatusOK, textSubscribed)
-		return
-	case r.Code == sluice.CodeChangesResumed:
-		ch.system(extChanges, phoenix.StatusOK, r.Text)
-		return
-	case r.Code == sluice.CodeChangesGap: // the remedy is for the application, whatever explain says
-		ch.system(extChanges, statusWarning, r.Explain())
-		return
-	}
-	ch.system(extChanges, phoenix.StatusError, ch.conn.srv.reason(r))
+	ch.queueChange(frame)
 }
 
 func (x *changes) appendEvent(dst []byte, v phoenix.Version, topic string, e sluice.ChangeEvent) []byte {
@@ -155,13 +153,8 @@ func (ch *channel) releaseChanges() {
 	for _, frame := range x.waiting {
 		ch.conn.send(frame)
 	}
-	ch.conn.srv.metrics.Changes.Add(int64(len(x.waiting)))
 	x.sentN += uint64(len(x.waiting))
 	x.waiting, x.bytes = nil, 0
-	for _, r := range x.notices {
-		ch.sayChanges(r)
-	}
-	x.notices = nil
 	ch.conn.follows.Store(true)
 	ch.conn.gotRoom()
 }

@@ -509,11 +509,11 @@ func (f *fakeFeed) wait(ctx context.Context) error {
 }
 
 func (f *fakeFeed) Subscribe(ctx context.Context, s sluice.ChangeSubscription) (sluice.LiveSubscription, []*sluice.Refusal, error) {
-	for _, e := range f.early {
-		s.Deliver(e)
-	}
 	for _, r := range f.told {
 		s.Notify(r)
+	}
+	for _, e := range f.early {
+		s.Deliver(e)
 	}
 	if err := f.wait(ctx); err != nil {
 		return nil, nil, err

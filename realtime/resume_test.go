@@ -61,6 +61,36 @@ func TestPongConfirms(t *testing.T) {
 	})
 }
 
+// A gap is told ahead of the changes behind it, and is not passed over before its
+// client has it: one that is cut off just then must be told again.
+func TestGapIsConfirmed(t *testing.T) {
+	both(t, func(t *testing.T, w *world, v phoenix.Version) {
+		gap := sluice.Refuse(sluice.CodeChangesGap)
+		w.feed.told = []*sluice.Refusal{gap}
+		w.feed.early = []sluice.ChangeEvent{{IDs: []int64{7}, Type: "INSERT", Data: json.RawMessage(`{}`)}}
+		c := w.connect(v)
+		c.setDeaf(true)
+		c.join("realtime:a", changesJoin(""))
+		got := c.got()
+		want(t, got[1:], system("postgres_changes", "ok", "Subscribed to PostgreSQL", "a"), system("postgres_changes", "warning", gap.Explain(), "a"),
+			`postgres_changes {"ids":[7],"data":{}}`)
+		sub := w.feed.subs[0]
+		sub.move(100)
+		time.Sleep(3 * time.Second)
+		wantPlace(t, sub, 0, false)
+		c.setDeaf(false)
+		c.pong(1)
+		wantPlace(t, sub, 100, false)
+
+		// The same of one that comes later, with no change beside it.
+		c.setDeaf(true)
+		sub.sub.Notify(gap)
+		sub.move(200)
+		time.Sleep(3 * time.Second)
+		wantPlace(t, sub, 100, false)
+	})
+}
+
 // Who is cut off may come back, who leaves or is thrown out may not.
 func TestHeldPositions(t *testing.T) {
 	both(t, func(t *testing.T, w *world, v phoenix.Version) {
