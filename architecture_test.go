@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"policy":            {"root", "pg", "schema"},
 	"changes":           {"root", "pg", "schema", "policy"},
 	"project":           {"root", "pg"},
+	"inspect":           {"root", "pg"},
 	"doctor":            {"root", "token", "pg", "schema", "realtime/phoenix"},
 	"mailbox":           {"root"},
 	"wal":               {"root", "wal/pgoutput", "pg"},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 	"examples/chat":     {},
 	"examples/goclient": {},
 	"cmd/sluice": {
-		"root", "auth", "changes", "cluster", "devpg", "doctor", "gateway", "mailbox", "pg", "policy", "project",
+		"root", "auth", "changes", "cluster", "devpg", "doctor", "gateway", "inspect", "mailbox", "pg", "policy", "project",
 		"realtime", "rest", "schema", "token", "wal", "examples/chat",
 	},
 }

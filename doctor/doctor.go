@@ -48,6 +48,10 @@ type Config struct {
 	Password sluice.Secret
 	Token    sluice.Secret
 
+	// SecretKey lets a Sluice be asked for its own view. It is sent to
+	// URL's server and to no other. Optional.
+	SecretKey sluice.Secret
+
 	// Tables to subscribe to, as schema.table or table (of schema public).
 	Tables []string
 	// PrivateTopic is a private channel of the app to join. Optional.
@@ -114,6 +118,7 @@ const (
 	HopHTTPSend  Hop = "http broadcast"
 	HopPrivate   Hop = "private channel"
 	HopDatabase  Hop = "database"
+	HopServer    Hop = "server"
 	HopTables    Hop = "tables"
 	HopSlots     Hop = "slots"
 	HopMessages  Hop = "messages"
@@ -168,6 +173,7 @@ type visit struct {
 	base   *url.URL // without trailing slash
 	hide   *redactor
 	badURL []Finding // what is wrong with cfg.URL
+	began  time.Time
 
 	// written by the hop that finds it out
 	blocked   map[Hop]bool // failed, or behind one that has
@@ -211,6 +217,7 @@ var steps = []step{
 	{HopBroadcast, HopRejoin, (*visit).checkBroadcast},
 	{HopHTTPSend, HopRejoin, (*visit).checkHTTPBroadcast},
 	{HopPrivate, HopJoin, (*visit).checkPrivate},
+	{HopServer, HopGateway, (*visit).checkServer},
 	{HopDatabase, "", (*visit).checkDatabase},
 	{HopTables, HopDatabase, (*visit).checkTables},
 	{HopSlots, HopDatabase, (*visit).checkSlots},
@@ -321,7 +328,7 @@ func newVisit(cfg Config, needsKey bool) (*visit, error) {
 		return nil, fmt.Errorf("%w: %w", sluice.ErrInvalid, err)
 	}
 	withDefaults(&cfg, u)
-	v := &visit{cfg: cfg, blocked: map[Hop]bool{}, hide: newRedactor(cfg)}
+	v := &visit{cfg: cfg, blocked: map[Hop]bool{}, hide: newRedactor(cfg), began: cfg.Now()}
 	v.base, v.badURL = judgeURL(u)
 	return v, nil
 }

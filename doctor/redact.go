@@ -17,7 +17,7 @@ type redactor struct {
 
 func newRedactor(cfg Config) *redactor {
 	r := &redactor{}
-	r.add(cfg.Key, cfg.LegacyKey, cfg.JWTSecret, cfg.Password, cfg.Token)
+	r.add(cfg.Key, cfg.LegacyKey, cfg.SecretKey, cfg.JWTSecret, cfg.Password, cfg.Token)
 	for _, raw := range []string{cfg.URL, cfg.Page, string(cfg.DatabaseURL)} {
 		if u, err := url.Parse(raw); err == nil && u.User != nil {
 			if password, ok := u.User.Password(); ok {

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-dev/sluice/cluster"
 	"github.com/sluice-dev/sluice/doctor"
 	"github.com/sluice-dev/sluice/gateway"
+	"github.com/sluice-dev/sluice/inspect"
 	"github.com/sluice-dev/sluice/internal/pgtest"
 	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/rest"
@@ -30,7 +31,8 @@ import (
 // the project's URL.
 func startSluice(t *testing.T, db *pgtest.DB, explain bool) string {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	refusals := inspect.NewRefusals()
+	log := slog.New(refusals.Handler())
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -65,7 +67,15 @@ func startSluice(t *testing.T, db *pgtest.DB, explain bool) string {
 		EnableSignup: true, EnableEmail: true, EmailAutoconfirm: true, RequestTimeout: time.Minute,
 	})
 	must(err)
-	gw, err := gateway.New(gateway.Config{Logger: log, Keys: keys, Explain: explain, Auth: ath, REST: rst, Realtime: rt})
+	node, err := inspect.New(inspect.Config{
+		Sockets: func(ctx context.Context, only inspect.Only) ([]sluice.SocketView, int) {
+			return rt.View(ctx, only.Subject, only.Conn, only.Limit)
+		},
+		Tracer: feed, Stream: func() inspect.Stream { return inspect.Stream{Streaming: reader.State().Streaming, Slot: reader.Slot()} },
+		Refusals: refusals, Admin: admin, Logger: log,
+	})
+	must(err)
+	gw, err := gateway.New(gateway.Config{Logger: log, Keys: keys, Explain: explain, Auth: ath, REST: rst, Realtime: rt, Inspect: node})
 	must(err)
 	server := httptest.NewServer(gw)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,10 +149,19 @@ func TestSluice(t *testing.T) {
 		t.Errorf("%d rows of the probe stay, %v", left, err)
 	}
 
+	wantOK(t, r, doctor.HopServer, "takes the key as publishable, and the requests for role authenticated, user ", "needs the secret key")
+
 	anon := doctor.Config{URL: url, Tables: []string{"messages"}}
 	wantFirst(t, visit(t, anon), doctor.HopSubscribe, sluice.CodeNoPolicyForRole, 10, "as the API key (no user)", "setAuth()")
 	hidden := doctor.Config{URL: url, Tables: []string{"hidden"}}
 	wantFirst(t, visit(t, hidden), doctor.HopSubscribe, sluice.CodeTableNotPublished, 12, `alter publication supabase_realtime add table "public"."hidden";`)
+	whole.SecretKey, whole.WriteProbe = token.DevSecretKey, nil
+	wantOK(t, visit(t, whole), doctor.HopServer, "the change stream is up (slot sluice_", "NoPolicyForRole",
+		"public.messages: the server publishes INSERT, UPDATE, DELETE, and decides for role authenticated by policies of tier 1")
+	hidden.SecretKey = token.DevSecretKey
+	wantFirst(t, visit(t, hidden), doctor.HopServer, sluice.CodeTableNotPublished, 12, "alter publication supabase_realtime add table public.hidden;")
+	hidden.SecretKey = "sb_secret_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"
+	wantFinding(t, at(t, visit(t, hidden), doctor.HopServer), sluice.CodeInvalidAPIKey, 0, "does not show itself")
 	wrong := doctor.Config{URL: url, Key: "sb_publishable_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"}
 	wantFirst(t, visit(t, wrong), doctor.HopREST, sluice.CodeInvalidAPIKey, 0, "Sluice's gateway", "sluice status")
 	wantFinding(t, at(t, visit(t, wrong), doctor.HopJoin), sluice.CodeInvalidAPIKey, 0, "sluice status")
@@ -158,4 +177,59 @@ func TestSluiceStrictSocket(t *testing.T) {
 	if r := visit(t, doctor.Config{URL: url, Key: sluice.Secret(legacyAnon)}); r.First() != nil {
 		t.Errorf("legacy key:\n%s", show(r))
 	}
+}
+
+// wantOK looks for findings of a hop, none of which is bad.
+func wantOK(t *testing.T, r *doctor.Report, hop doctor.Hop, says ...string) {
+	t.Helper()
+	var texts []string
+	for _, f := range r.Findings {
+		if f.Hop != hop {
+			continue
+		}
+		texts = append(texts, f.Text)
+		if f.Status == doctor.Fail || f.Status == doctor.Warn {
+			t.Errorf("%s: %s %s", hop, f.Status, f.Text)
+		}
+	}
+	for _, s := range says {
+		if !strings.Contains(strings.Join(texts, "\n"), s) {
+			t.Errorf("%s does not say %q:\n%s", hop, s, strings.Join(texts, "\n"))
+		}
+	}
+}
+
+// A server that reads no changes says so, and its refusals are summed up without
+// those of the visit.
+func TestServersOwnView(t *testing.T) {
+	t.Parallel()
+	at := func(ago time.Duration) string { return time.Now().Add(-ago).UTC().Format(time.RFC3339Nano) }
+	w := newWorld(t, func(w *world) {
+		w.routes["/sluice/v1/me"] = func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"key":"publishable","role":"anon"}`)
+		}
+		w.routes["/sluice/v1/view"] = func(rw http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Apikey") != "sb_secret_of_this_server" || r.Header.Get("Authorization") != "" {
+				t.Errorf("the view was asked with %v", r.Header)
+			}
+			io.WriteString(rw, `{"stream":{"streaming":false,"error":"slot is in use"},"refusals":[
+				{"at":"`+at(-time.Minute)+`","code":"InvalidAPIKey"},
+				{"at":"`+at(time.Hour)+`","code":"SlowReader"},
+				{"at":"`+at(time.Minute)+`","code":"MissingAPIKey","remedy":"Send it."},
+				{"at":"`+at(time.Minute)+`","code":"MissingAPIKey","remedy":"Send it."}]}`)
+		}
+	})
+	r := visit(t, doctor.Config{URL: w.url, SecretKey: "sb_secret_of_this_server"})
+	wantFirst(t, r, doctor.HopServer, doctor.CodeSlot, 20, "slot is in use", "sluice slot status")
+	text := show(r)
+	if !strings.Contains(text, "MissingAPIKey (2 times)") || strings.Contains(text, "InvalidAPIKey") || strings.Contains(text, "SlowReader") || strings.Contains(text, "sb_secret_of") {
+		t.Error(text)
+	}
+	w = newWorld(t, func(w *world) {
+		w.routes["/sluice/v1/me"] = func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"key":"publishable","role":"anon","token_refused":{"code":"JwtSignatureError","text":"Failed to validate","remedy":"sign in again"}}`)
+		}
+	})
+	r = visit(t, doctor.Config{URL: w.url, Token: sluice.Secret(userToken(t, time.Hour))})
+	wantFirst(t, r, doctor.HopServer, sluice.CodeJwtSignatureError, 3, "refuses the user's token", "sign in again")
 }

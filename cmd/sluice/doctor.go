@@ -30,6 +30,7 @@ const exitUsage exitCode = 2
 var doctorSecrets = []struct{ flag, env, usage string }{
 	{"key", "SLUICE_DOCTOR_KEY", "the API key that the app gives to createClient"},
 	{"legacy-key", "SLUICE_DOCTOR_LEGACY_KEY", "the anon JWT of the same project, to compare with"},
+	{"secret-key", "SLUICE_DOCTOR_SECRET_KEY", "a Sluice's secret key, to ask the server for its own view"},
 	{"jwt-secret", "SLUICE_DOCTOR_JWT_SECRET", "the project's JWT secret, to check the key's signature"},
 	{"password", "SLUICE_DOCTOR_PASSWORD", "the user's password"},
 	{"token", "SLUICE_DOCTOR_TOKEN", "a user's access token, in place of --email and --password"},
@@ -58,8 +59,8 @@ or nothing, and visits again. Policies and grants are never changed.
   sluice doctor https://REF.supabase.co --table messages --fix --yes   (_DB_URL set)
 
 Secrets are redacted in the output; the environment is a better place for them
-than the command line: SLUICE_DOCTOR_KEY, _LEGACY_KEY, _JWT_SECRET, _PASSWORD,
-_TOKEN, _DB_URL.
+than the command line: SLUICE_DOCTOR_KEY, _LEGACY_KEY, _SECRET_KEY, _JWT_SECRET,
+_PASSWORD, _TOKEN, _DB_URL.
 
 The exit code is 0 when nothing fails, 1 when something does, 2 for a mistake in
 the command.`,
@@ -222,7 +223,7 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 		Key: secrets["key"], LegacyKey: secrets["legacy-key"], JWTSecret: secrets["jwt-secret"], VSN: flag(cmd, "vsn"),
 		Email: flag(cmd, "email"), Password: secrets["password"], Token: secrets["token"],
 		Tables: tables, PrivateTopic: flag(cmd, "private-topic"), DatabaseURL: secrets["db-url"],
-		Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout,
+		SecretKey: secrets["secret-key"], Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout,
 	}
 	if row := flag(cmd, "write-probe"); row != "" {
 		cfg.WriteProbe = json.RawMessage(row)
@@ -249,6 +250,7 @@ func fillFromStack(cfg *doctor.Config, workdir string) error {
 	if cfg.URL == vars["api.url"] {
 		cfg.Key = cmp.Or(cfg.Key, sluice.Secret(vars["auth.publishable_key"]))
 		cfg.LegacyKey = cmp.Or(cfg.LegacyKey, sluice.Secret(vars["auth.anon_key"]))
+		cfg.SecretKey = cmp.Or(cfg.SecretKey, sluice.Secret(vars["auth.secret_key"]))
 	}
 	if cfg.Key != "" {
 		return nil
