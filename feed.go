@@ -106,9 +106,9 @@ type LiveSubscription interface {
 	// Confirm says that the client has received everything that committed
 	// before at, and ref as the highest number of its messages.
 	Confirm(at LSN, ref uint64)
-	// View describes the entries, with the tables that each is for. It reads the
-	// catalog.
-	View(ctx context.Context) []BindingView
+	// View describes the entries; unless brief, with the tables that each is for, for
+	// which it reads the catalog.
+	View(ctx context.Context, brief bool) []BindingView
 	// Hold ends delivery as Close does, and keeps what was confirmed for a
 	// client that comes back.
 	Hold()

@@ -20,6 +20,18 @@ type SocketView struct {
 	Channels []ChannelView `json:"channels"`
 }
 
+// Only restricts a list of sockets.
+type Only struct {
+	// Subject is a user's id; empty is everybody.
+	Subject string
+	// Conn is the number of one socket; 0 is every one.
+	Conn int64
+	// Limit bounds the list. 0 is no bound.
+	Limit int
+	// Brief leaves out the tables of the subscriptions, for which the catalog is read.
+	Brief bool
+}
+
 // States of a channel.
 const (
 	ChannelJoining = "joining"

@@ -131,11 +131,15 @@ func (s *subscription) Seen() []sluice.Seen {
 }
 
 // View implements sluice.LiveSubscription.
-func (s *subscription) View(ctx context.Context) []sluice.BindingView {
+func (s *subscription) View(ctx context.Context, brief bool) []sluice.BindingView {
 	claims, _, _ := s.identity()
 	out := make([]sluice.BindingView, 0, len(s.bounds))
 	for _, b := range s.bounds {
-		out = append(out, s.service.viewOf(ctx, b, claims))
+		v := b.view()
+		if !brief {
+			v.Tables = s.service.tablesOf(ctx, b, claims)
+		}
+		out = append(out, v)
 	}
 	return out
 }

@@ -10,9 +10,8 @@ import (
 // maxViewTables bounds the tables that are shown of a wildcard.
 const maxViewTables = 50
 
-// viewOf describes a binding, with what its role gets of each table. Of what cannot
-// be read it says nothing.
-func (s *Service) viewOf(ctx context.Context, b *binding, claims sluice.Claims) sluice.BindingView {
+// view describes a binding.
+func (b *binding) view() sluice.BindingView {
 	v := sluice.BindingView{Schema: b.schema, Table: b.table, Event: "*"}
 	if b.event != 0 {
 		v.Event = b.event.String()
@@ -22,9 +21,15 @@ func (s *Service) viewOf(ctx context.Context, b *binding, claims sluice.Claims) 
 		filters[i] = b.filters[i].text
 	}
 	v.Filter = strings.Join(filters, ",")
+	return v
+}
+
+// tablesOf says what a role gets of the tables that a binding is for. Of what cannot
+// be read it says nothing.
+func (s *Service) tablesOf(ctx context.Context, b *binding, claims sluice.Claims) (out []sluice.TableView) {
 	refs, err := s.catalog.match(ctx, b.schema, b.table)
 	if err != nil {
-		return v
+		return nil
 	}
 	for _, ref := range refs[:min(len(refs), maxViewTables)] {
 		t, err := s.catalog.table(ctx, ref.oid, s.catalog.generation())
@@ -35,11 +40,11 @@ func (s *Service) viewOf(ctx context.Context, b *binding, claims sluice.Claims) 
 		if err != nil {
 			continue
 		}
-		v.Tables = append(v.Tables, sluice.TableView{
+		out = append(out, sluice.TableView{
 			Table: ref.schema + "." + ref.name, Tier: r.shownTier(), Silent: silence(t, r, claims).View(),
 		})
 	}
-	return v
+	return out
 }
 
 // shownTier is the tier by which rows are decided in the end: nobody is asked where

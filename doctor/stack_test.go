@@ -68,10 +68,7 @@ func startSluice(t *testing.T, db *pgtest.DB, explain bool) string {
 	})
 	must(err)
 	node, err := inspect.New(inspect.Config{
-		Sockets: func(ctx context.Context, only inspect.Only) ([]sluice.SocketView, int) {
-			return rt.View(ctx, only.Subject, only.Conn, only.Limit)
-		},
-		Tracer: feed, Stream: func() inspect.Stream { return inspect.Stream{Streaming: reader.State().Streaming, Slot: reader.Slot()} },
+		Sockets: rt.View, Tracer: feed, Stream: func() inspect.Stream { return inspect.Stream{Streaming: reader.State().Streaming, Slot: reader.Slot()} },
 		Refusals: refusals, Admin: admin, Logger: log,
 	})
 	must(err)

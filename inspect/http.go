@@ -59,7 +59,7 @@ func (s *Server) serveMe(w http.ResponseWriter, r *http.Request) {
 		me.Expires = id.Claims.ExpiresAt.UTC().Format("2006-01-02T15:04:05Z")
 	}
 	if id.Claims.Subject != "" && id.BearerErr == nil {
-		list, _ := s.cfg.Sockets(r.Context(), Only{Subject: id.Claims.Subject, Limit: defaultSockets})
+		list, _ := s.cfg.Sockets(r.Context(), sluice.Only{Subject: id.Claims.Subject, Limit: defaultSockets})
 		for _, v := range list {
 			me.Channels = append(me.Channels, v.Channels...)
 		}
@@ -69,7 +69,7 @@ func (s *Server) serveMe(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveView(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	only := Only{Subject: q.Get("user")}
+	only := sluice.Only{Subject: q.Get("user")}
 	for name, into := range map[string]func(int64){"conn": func(n int64) { only.Conn = n }, "limit": func(n int64) { only.Limit = int(min(n, maxSockets)) }} {
 		if text := q.Get(name); text != "" {
 			n, err := strconv.ParseInt(text, 10, 64)

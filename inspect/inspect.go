@@ -14,7 +14,7 @@ import (
 // Config says where a node's knowledge is.
 type Config struct {
 	// Sockets lists open sockets; see realtime.Server.View. nil when Realtime is off.
-	Sockets func(ctx context.Context, only Only) (list []sluice.SocketView, total int)
+	Sockets func(ctx context.Context, only sluice.Only) (list []sluice.SocketView, total int)
 	// Tracer follows changes. Required.
 	Tracer sluice.Tracer
 	// Stream tells how the change stream is. Required.
@@ -27,16 +27,6 @@ type Config struct {
 	Version string
 	// Logger is required.
 	Logger *slog.Logger
-}
-
-// Only restricts a list of sockets.
-type Only struct {
-	// Subject is a user's id; empty is everybody.
-	Subject string
-	// Conn is the number of one socket; 0 is every one.
-	Conn int64
-	// Limit bounds the list. Default 200.
-	Limit int
 }
 
 // Stream is how the change stream is.
@@ -79,18 +69,18 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("inspect needs Tracer, Stream, Refusals, Admin and Logger")
 	}
 	if cfg.Sockets == nil {
-		cfg.Sockets = func(context.Context, Only) ([]sluice.SocketView, int) { return nil, 0 }
+		cfg.Sockets = func(context.Context, sluice.Only) ([]sluice.SocketView, int) { return nil, 0 }
 	}
 	s := &Server{cfg: cfg, started: time.Now()}
 	s.mux = s.routes()
 	return s, nil
 }
 
-// defaultSockets bounds a list for which nobody gave a bound.
+// defaultSockets bounds what View lists when nobody gave a bound.
 const defaultSockets = 200
 
 // View returns what the node knows; only restricts the sockets, not the refusals.
-func (s *Server) View(ctx context.Context, only Only) View {
+func (s *Server) View(ctx context.Context, only sluice.Only) View {
 	if only.Limit <= 0 {
 		only.Limit = defaultSockets
 	}

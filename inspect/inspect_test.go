@@ -50,7 +50,7 @@ func newNode(t *testing.T) *node {
 	}
 	var err error
 	n.Server, err = inspect.New(inspect.Config{
-		Sockets: func(_ context.Context, only inspect.Only) (list []sluice.SocketView, total int) {
+		Sockets: func(_ context.Context, only sluice.Only) (list []sluice.SocketView, total int) {
 			for _, v := range n.sockets {
 				if only.Subject == "" || len(v.Channels) > 0 && v.Channels[0].Subject == only.Subject {
 					list = append(list, v)

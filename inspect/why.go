@@ -139,7 +139,7 @@ func explainPublication(y *Why) {
 // explainSockets looks at the user's channels, and at those of nobody that listen to
 // the table: a page that joins before it has its session is one of them.
 func (s *Server) explainSockets(ctx context.Context, y *Why) {
-	list, _ := s.cfg.Sockets(ctx, Only{Limit: maxSockets})
+	list, _ := s.cfg.Sockets(ctx, sluice.Only{Brief: true})
 	mine, bound, anonymous := 0, 0, 0
 	for _, v := range list {
 		found := false

@@ -460,8 +460,8 @@ type fakeSub struct {
 	ref    uint64
 }
 
-func (s *fakeSub) Seen() []sluice.Seen                       { return nil }
-func (s *fakeSub) View(context.Context) []sluice.BindingView { return nil }
+func (s *fakeSub) Seen() []sluice.Seen                             { return nil }
+func (s *fakeSub) View(context.Context, bool) []sluice.BindingView { return nil }
 
 func (s *fakeSub) Position() sluice.LSN {
 	s.mu.Lock()

@@ -9,28 +9,27 @@ import (
 	"github.com/sluice-dev/sluice"
 )
 
-// View describes open sockets, the oldest first, and tells how many there are: of
-// one user (subject) or of everybody, one socket by its number or all, at most limit.
-func (s *Server) View(ctx context.Context, subject string, number int64, limit int) (list []sluice.SocketView, total int) {
+// View describes open sockets, the oldest first, and tells how many there are.
+func (s *Server) View(ctx context.Context, only sluice.Only) (list []sluice.SocketView, total int) {
 	s.mu.Lock()
 	conns := slices.Clone(s.conns)
 	s.mu.Unlock()
 	slices.SortFunc(conns, func(a, b *conn) int { return cmp.Compare(a.id, b.id) })
 	for _, c := range conns {
-		if number != 0 && c.id != number {
+		if only.Conn != 0 && c.id != only.Conn {
 			continue
 		}
-		v, subs := c.view(subject)
-		if subject != "" && len(v.Channels) == 0 {
+		v, subs := c.view(only.Subject)
+		if only.Subject != "" && len(v.Channels) == 0 {
 			continue
 		}
-		if total++; len(list) >= limit {
+		if total++; only.Limit > 0 && len(list) >= only.Limit {
 			continue
 		}
 		// The catalog is read outside of the lock.
 		for i, sub := range subs {
 			if sub != nil {
-				v.Channels[i].Subscriptions = sub.View(ctx)
+				v.Channels[i].Subscriptions = sub.View(ctx, only.Brief)
 			}
 		}
 		list = append(list, v)

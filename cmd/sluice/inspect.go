@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/changes"
 	"github.com/sluice-dev/sluice/inspect"
@@ -14,10 +12,7 @@ import (
 // newInspect lets the services be looked into.
 func newInspect(cfg serveConfig, admin *pg.Pool, rt *realtime.Server, feed *changes.Service, reader *wal.Reader) (*inspect.Server, error) {
 	return inspect.New(inspect.Config{
-		Sockets: func(ctx context.Context, only inspect.Only) ([]sluice.SocketView, int) {
-			return rt.View(ctx, only.Subject, only.Conn, only.Limit)
-		},
-		Tracer: feed, Stream: func() inspect.Stream { return streamView(reader) },
+		Sockets: rt.View, Tracer: feed, Stream: func() inspect.Stream { return streamView(reader) },
 		Refusals: cfg.refusals, Admin: admin, Version: buildVersion(), Logger: cfg.log,
 	})
 }
