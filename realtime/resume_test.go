@@ -203,9 +203,15 @@ func TestRoom(t *testing.T) {
 		}
 		stall := make(chan struct{})
 		c.stall.Store(&stall)
-		for range 30 {
-			s.Deliver(sluice.ChangeEvent{IDs: []int64{1}, Data: json.RawMessage(`{}`)})
+		deliver := func(n int) {
+			for range n {
+				s.Deliver(sluice.ChangeEvent{IDs: []int64{1}, Data: json.RawMessage(`{}`)})
+			}
+			synctest.Wait()
 		}
+		deliver(1)  // the frame that the client was waiting for
+		deliver(1)  // the frame that the writer is stuck with
+		deliver(30) // these stay in the queue
 		waited := make(chan error, 1)
 		go func() { waited <- s.Resume.Room(context.Background()) }()
 		synctest.Wait()
