@@ -216,7 +216,11 @@ type selection struct {
 }
 
 func (s *selection) sql(targets string, from []string) string {
-	text := "select distinct " + targets + " from " + strings.Join(append(from, s.from...), ", ")
+	text := "select "
+	if len(s.from) > 0 { // each pair of rows and askers may be joined several times
+		text += "distinct "
+	}
+	text += targets + " from " + strings.Join(append(from, s.from...), ", ")
 	if len(s.where) > 0 {
 		text += " where " + strings.Join(s.where, " and ")
 	}
