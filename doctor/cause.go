@@ -109,6 +109,22 @@ var causes = map[sluice.Code]cause{
 	CodeReplyMismatch:             {32, "https://github.com/supabase-community/supabase-py/issues/1297"},
 }
 
+// doubts are the codes whose findings are not certain, unless a check says so.
+var doubts = map[sluice.Code]Confidence{
+	CodeTimeout:                Likely,
+	CodeServiceDown:            Likely,
+	CodeUpstreamName:           Likely,
+	sluice.CodeUpgradeRequired: Likely,
+	CodeNoReply:                Likely,
+	CodeChangeLost:             Likely,
+	CodeBroadcastLost:          Likely,
+	CodeOldClient:              Likely,
+	CodeSocketRefused:          Possible,
+	CodeOneFamily:              Possible,
+	CodeLoopbackHost:           Likely,
+	CodeNoWebSocket:            Possible,
+}
+
 func ok(format string, args ...any) Finding {
 	return Finding{Status: OK, Text: fmt.Sprintf(format, args...)}
 }
@@ -120,7 +136,10 @@ func skip(format string, args ...any) Finding {
 // fail returns a failing finding with the remedy of the table of refusals, if
 // the code stands there.
 func fail(code sluice.Code, format string, args ...any) Finding {
-	f := Finding{Code: code, Status: Fail, Text: fmt.Sprintf(format, args...), Rule: causes[code].rule, Link: causes[code].link}
+	f := Finding{Code: code, Status: Fail, Text: fmt.Sprintf(format, args...), Rule: causes[code].rule, Link: causes[code].link, Confidence: Certain}
+	if c, has := doubts[code]; has {
+		f.Confidence = c
+	}
 	if r := sluice.Refuse(code); r.Code == code {
 		f.Remedy = r.Remedy
 	}
@@ -141,6 +160,12 @@ func (f Finding) evidence(format string, args ...any) Finding {
 
 func (f Finding) remedy(format string, args ...any) Finding {
 	f.Remedy = fmt.Sprintf(format, args...)
+	return f
+}
+
+// sure sets a confidence that is not the code's usual one.
+func (f Finding) sure(c Confidence) Finding {
+	f.Confidence = c
 	return f
 }
 

@@ -136,7 +136,7 @@ func (v *visit) judgeSubscription(b binding, who string, said []system) *Finding
 		f := fail(code, "The subscription to %s.%s as %s receives nothing: %s", b.Schema, b.Table, who, text)
 		switch {
 		case strings.Contains(text, "Please check Realtime is enabled"):
-			f = fail(sluice.CodeTableNotPublished, "The table %s.%s is not in the publication supabase_realtime, or its name is another: %s", b.Schema, b.Table, text)
+			f = fail(sluice.CodeTableNotPublished, "The table %s.%s is not in the publication supabase_realtime, or its name is another: %s", b.Schema, b.Table, text).sure(Likely)
 			remedy = fmt.Sprintf("Run: alter publication supabase_realtime add table %s; names are case-sensitive, and one such table fails all subscriptions of its channel.", table{Schema: b.Schema, Name: b.Table}.sql())
 		case code == "":
 			f.Code = CodeSubscription

@@ -315,7 +315,7 @@ func (v *visit) checkSlots(context.Context) []Finding {
 			findings = append(findings, warn(CodeSlot, "The replication slot %s is lost: WAL that it needed is gone", s.Name).evidence("%s", evidence).
 				remedy("Sluice makes its slot again by itself and says what was missed; drop any other: %s", drop))
 		case !s.Active && !s.Temporary && (s.Kept > muchWAL || s.Name == "sluice"):
-			findings = append(findings, warn(CodeSlot, "Nobody reads the replication slot %s, and PostgreSQL keeps all WAL for it", s.Name).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
+			findings = append(findings, warn(CodeSlot, "Nobody reads the replication slot %s, and PostgreSQL keeps all WAL for it", s.Name).sure(Likely).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
 				remedy("Start what reads it, or drop it before the disk is full: %s If max_slot_wal_keep_size is -1, set a bound.", drop))
 		}
 	}

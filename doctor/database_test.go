@@ -29,7 +29,7 @@ func TestTables(t *testing.T) {
 	w := newWorld(t)
 	of := func(table string) doctor.Finding {
 		t.Helper()
-		return at(t, visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("postgres"), Tables: []string{table}}), doctor.HopTables)
+		return at(t, visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("postgres"), Tables: []string{table}}), doctor.HopTables)
 	}
 	for table, want := range map[string]struct {
 		status doctor.Status
@@ -56,7 +56,7 @@ func TestTables(t *testing.T) {
 		t.Errorf("the publication has changed: %d, %v", n, err)
 	}
 	// As a user, the policy for authenticated applies.
-	r := visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("postgres"), Tables: []string{"published"}, Token: sluice.Secret(userToken(t, 3600e9))})
+	r := visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("postgres"), Tables: []string{"published"}, Token: sluice.Secret(userToken(t, 3600e9))})
 	if f := at(t, r, doctor.HopTables); f.Status != doctor.OK {
 		t.Errorf("as the user: %+v", f)
 	}
@@ -70,10 +70,10 @@ func TestTenantOfAnotherName(t *testing.T) {
 	db := pgtest.New(t)
 	db.Exec("create schema _realtime; create table _realtime.tenants (external_id text)")
 	w := newWorld(t, refuse(404, `{"error":"Tenant not found"}`, everything))
-	r := visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("supabase_admin")})
+	r := visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("supabase_admin")})
 	wantFinding(t, at(t, r, doctor.HopDatabase), doctor.CodeTenantNotFound, 4, "no rows", "SEED_SELF_HOST")
 	db.Exec("insert into _realtime.tenants values ('realtime-dev')")
-	r = visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("supabase_admin")})
+	r = visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("supabase_admin")})
 	wantFinding(t, at(t, r, doctor.HopDatabase), doctor.CodeTenantNotFound, 5, "realtime-dev.supabase-realtime", "upstream in the gateway")
 }
 
@@ -84,7 +84,7 @@ func TestMessagePartitions(t *testing.T) {
 	w := newWorld(t)
 	messages := func() doctor.Finding {
 		t.Helper()
-		return at(t, visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("supabase_admin"), PrivateTopic: "room"}), doctor.HopMessages)
+		return at(t, visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("supabase_admin"), PrivateTopic: "room"}), doctor.HopMessages)
 	}
 	wantFinding(t, messages(), doctor.CodeNoMessagePolicy, 9, "create policy", "realtime.topic() = 'room'")
 	db.Exec(`create policy "read" on realtime.messages for select to authenticated using (true)`)
@@ -106,7 +106,7 @@ func TestSlots(t *testing.T) {
 	w := newWorld(t)
 	slots := func() doctor.Finding {
 		t.Helper()
-		return at(t, visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("supabase_admin")}), doctor.HopSlots)
+		return at(t, visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("supabase_admin")}), doctor.HopSlots)
 	}
 	if f := slots(); f.Status != doctor.OK {
 		t.Errorf("no slot: %+v", f)
@@ -118,6 +118,6 @@ func TestSlots(t *testing.T) {
 func TestDatabaseUnreachable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := visit(t, doctor.Config{URL: w.url, DatabaseURL: "postgres://postgres:verysecret99@127.0.0.1:1/postgres"})
+	r := visit(t, doctor.Config{URL: w.URL, DatabaseURL: "postgres://postgres:verysecret99@127.0.0.1:1/postgres"})
 	wantFirst(t, r, doctor.HopDatabase, doctor.CodeDatabase, 0, "DB_URL")
 }

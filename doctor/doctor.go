@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,6 +93,19 @@ const (
 	Fail Status = "fail"
 )
 
+// Confidence is how sure a finding's cause is.
+type Confidence string
+
+// Confidences, of findings that fail or warn.
+const (
+	// Certain: it was seen as such, or the same thing works with one part changed.
+	Certain Confidence = "certain"
+	// Likely: what came back fits this cause, and hardly another.
+	Likely Confidence = "likely"
+	// Possible: one of several causes, or it hinders some clients, at times.
+	Possible Confidence = "possible"
+)
+
 // Hop is one step of the way.
 type Hop string
 
@@ -139,6 +153,8 @@ type Finding struct {
 	Hop    Hop    `json:"hop"`
 	Status Status `json:"status"`
 	Text   string `json:"text"`
+	// Confidence is empty where nothing fails or warns.
+	Confidence Confidence `json:"confidence,omitempty"`
 	// Evidence is what was sent and what came back, redacted.
 	Evidence string `json:"evidence,omitempty"`
 	// Remedy is how to mend it: a command, SQL or a setting.
@@ -262,7 +278,22 @@ func (v *visit) report(ctx context.Context, steps []step) *Report {
 			report.Findings = append(report.Findings, v.hide.finding(f))
 		}
 	}
+	report.causeFirst()
 	return report
+}
+
+// causeFirst puts what the database says of Realtime's tenants before the refusal
+// that comes of it: a handshake shows only that there is none.
+func (r *Report) causeFirst() {
+	is := func(f Finding) bool { return f.Hop == HopDatabase && f.Code == CodeTenantNotFound }
+	cause, symptom := slices.IndexFunc(r.Findings, is), slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Status == Fail })
+	if cause <= symptom {
+		return
+	}
+	if code := r.Findings[symptom].Code; code == CodeTenantNotFound || code == CodeSocketRefused {
+		f := r.Findings[cause]
+		r.Findings = slices.Insert(slices.Delete(r.Findings, cause, cause+1), symptom, f)
+	}
 }
 
 // take runs one step, unless the way to it is blocked.

@@ -5,20 +5,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/gobwas/ws"
-	"github.com/gobwas/ws/wsutil"
-
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
+	"github.com/sluice-dev/sluice/internal/standin"
 	"github.com/sluice-dev/sluice/token"
 )
 
@@ -52,235 +46,16 @@ func forged(header, claims string) string {
 	return enc([]byte(header)) + "." + enc([]byte(claims)) + ".c2ln"
 }
 
-// world is a Supabase that behaves as the CLI's stack does, but for what a test
-// replaces.
-type world struct {
-	// routes answer before anything else does; the key is a path prefix.
-	routes map[string]http.HandlerFunc
-	// admit answers a handshake with a status other than 101, or returns false.
-	admit func(w http.ResponseWriter, r *http.Request) bool
-	// receive sees every message of a socket first; true means that it answered.
-	receive func(c *conn, m msg) bool
-
-	url string
-
-	mu    sync.Mutex
-	conns map[*conn]bool
-	ended sync.WaitGroup
-}
-
-// conn is one socket of the fake Realtime.
-type conn struct {
-	nc     net.Conn
-	v1     bool
-	topics map[string]any // join refs
-	mu     sync.Mutex
-}
-
-type msg struct {
-	joinRef, ref any
-	topic, event string
-	payload      json.RawMessage
-}
-
-func newWorld(t *testing.T, change ...func(*world)) *world {
+// newWorld is a stack that is changed before it starts.
+func newWorld(t *testing.T, change ...func(*standin.Stack)) *standin.Stack {
 	t.Helper()
-	w := &world{routes: map[string]http.HandlerFunc{}, conns: map[*conn]bool{}}
+	w := &standin.Stack{Routes: map[string]http.HandlerFunc{}}
 	for _, c := range change {
 		c(w)
 	}
-	s := httptest.NewServer(w)
-	w.url = s.URL
-	t.Cleanup(func() { s.Close(); w.ended.Wait() })
+	w.Start()
+	t.Cleanup(w.Close)
 	return w
-}
-
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	h := rw.Header()
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Via", "kong/2.8.1")
-	for prefix, answer := range w.routes {
-		if strings.HasPrefix(r.URL.Path, prefix) {
-			answer(rw, r)
-			return
-		}
-	}
-	switch {
-	case r.Method == http.MethodOptions:
-		h.Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))
-	case r.URL.Path == "/auth/v1/health":
-		writeJSON(rw, 200, `{"version":"v2.180.0","name":"GoTrue","description":"GoTrue is a user registration and authentication API"}`)
-	case r.URL.Path == "/realtime/v1/api/broadcast":
-		w.httpBroadcast(rw, r)
-	case r.URL.Path == "/realtime/v1/websocket":
-		w.handshake(rw, r)
-	case strings.HasPrefix(r.URL.Path, "/rest/v1/"):
-		writeJSON(rw, 404, `{"code":"PGRST205","message":"Could not find the table in the schema cache"}`)
-	default:
-		writeJSON(rw, 404, `{"message":"no Route matched with those values"}`)
-	}
-}
-
-func writeJSON(w http.ResponseWriter, status int, body string) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(status)
-	io.WriteString(w, body)
-}
-
-// always answers every request of a route.
-func always(status int, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, status, body) }
-}
-
-func (w *world) handshake(rw http.ResponseWriter, r *http.Request) {
-	vsn := r.URL.Query().Get("vsn")
-	switch {
-	case w.admit != nil && w.admit(rw, r):
-		return
-	case vsn != "1.0.0" && vsn != "2.0.0":
-		rw.WriteHeader(403)
-		return
-	}
-	w.ended.Add(1) // before the server stops to wait for this request
-	nc, _, _, err := ws.UpgradeHTTP(r, rw)
-	if err != nil {
-		w.ended.Done()
-		return
-	}
-	c := &conn{nc: nc, v1: vsn == "1.0.0", topics: map[string]any{}}
-	w.mu.Lock()
-	w.conns[c] = true
-	w.mu.Unlock()
-	go func() {
-		defer w.ended.Done()
-		defer nc.Close()
-		for {
-			m, err := c.read()
-			if err != nil {
-				return
-			}
-			if w.receive == nil || !w.receive(c, m) {
-				c.answer(m)
-			}
-		}
-	}()
-}
-
-func (c *conn) read() (m msg, err error) {
-	data, op, err := wsutil.ReadClientData(c.nc)
-	if err != nil || op != ws.OpText {
-		return m, fmt.Errorf("read: %v, op %v", err, op)
-	}
-	if c.v1 {
-		var o struct {
-			JoinRef any `json:"join_ref"`
-			Ref     any
-			Topic   string
-			Event   string
-			Payload json.RawMessage
-		}
-		err = json.Unmarshal(data, &o)
-		return msg{o.JoinRef, o.Ref, o.Topic, o.Event, o.Payload}, err
-	}
-	var a [5]json.RawMessage
-	if err = json.Unmarshal(data, &a); err != nil {
-		return m, err
-	}
-	for i, into := range []any{&m.joinRef, &m.ref, &m.topic, &m.event} {
-		if err = json.Unmarshal(a[i], into); err != nil {
-			return m, err
-		}
-	}
-	m.payload = a[4]
-	return m, nil
-}
-
-func (c *conn) send(joinRef, ref any, topic, event, payload string) {
-	var text []byte
-	if c.v1 {
-		text, _ = json.Marshal(map[string]any{"ref": ref, "topic": topic, "event": event, "payload": json.RawMessage(payload)})
-	} else {
-		text, _ = json.Marshal([]any{joinRef, ref, topic, event, json.RawMessage(payload)})
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_ = wsutil.WriteServerText(c.nc, text)
-}
-
-func (c *conn) reply(m msg, status, response string) {
-	c.send(m.joinRef, m.ref, m.topic, "phx_reply", `{"status":"`+status+`","response":`+response+`}`)
-}
-
-func (c *conn) system(m msg, status, text string) {
-	body, _ := json.Marshal(map[string]string{"extension": "postgres_changes", "status": status, "message": text, "channel": "x"})
-	c.send(m.ref, nil, m.topic, "system", string(body))
-}
-
-// bindings returns the postgres_changes of a join with ids.
-func bindings(m msg) []map[string]any {
-	var p struct {
-		Config struct {
-			Changes []map[string]any `json:"postgres_changes"`
-		} `json:"config"`
-	}
-	_ = json.Unmarshal(m.payload, &p)
-	for i, b := range p.Config.Changes {
-		b["id"] = i + 1
-	}
-	return p.Config.Changes
-}
-
-// answer behaves as Realtime does.
-func (c *conn) answer(m msg) {
-	switch m.event {
-	case "phx_join":
-		changes := bindings(m)
-		if changes == nil {
-			changes = []map[string]any{}
-		}
-		body, _ := json.Marshal(map[string]any{"postgres_changes": changes})
-		c.reply(m, "ok", string(body))
-		if old, has := c.topics[m.topic]; has {
-			c.send(old, old, m.topic, "phx_close", "{}")
-		}
-		c.mu.Lock()
-		c.topics[m.topic] = m.ref
-		c.mu.Unlock()
-		if len(changes) > 0 {
-			c.system(m, "ok", "Subscribed to PostgreSQL")
-		}
-	case "broadcast":
-		c.send(nil, nil, m.topic, "broadcast", string(m.payload))
-		c.reply(m, "ok", "{}")
-	case "heartbeat":
-		c.reply(m, "ok", "{}")
-	}
-}
-
-func (w *world) httpBroadcast(rw http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Messages []struct {
-			Topic, Event string
-			Payload      json.RawMessage
-		}
-	}
-	if json.NewDecoder(r.Body).Decode(&body) != nil {
-		rw.WriteHeader(400)
-		return
-	}
-	rw.WriteHeader(202)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, m := range body.Messages {
-		for c := range w.conns {
-			c.mu.Lock()
-			_, joined := c.topics["realtime:"+m.Topic]
-			c.mu.Unlock()
-			if joined {
-				c.send(nil, nil, "realtime:"+m.Topic, "broadcast", `{"type":"broadcast","event":"`+m.Event+`","payload":`+string(m.Payload)+`}`)
-			}
-		}
-	}
 }
 
 // patience is the time that a test gives a server that hangs, and one that does

@@ -220,7 +220,7 @@ func (v *visit) judgeGateway(a *answer) Finding {
 	case a.status == http.StatusOK && strings.Contains(string(a.body), "GoTrue"):
 		return ok("Auth answers").evidence("%s", a)
 	case a.message() == "" && a.status != http.StatusUnauthorized:
-		return fail(CodeWrongPort, "Something that is not a Supabase gateway answers at %s", v.base.Host).evidence("%s", a).
+		return fail(CodeWrongPort, "Something that is not a Supabase gateway answers at %s", v.base.Host).sure(Likely).evidence("%s", a).
 			remedy("Use the API's address: `sluice status` or `supabase status` prints it as API_URL.")
 	}
 	return ok("a gateway answers").evidence("%s", a)
@@ -390,12 +390,12 @@ func (v *visit) judgeRefusal(a *answer, service string) Finding {
 		return f.remedy("The gateway cannot resolve %s's name inside of the stack's network: its container is not running, or the name resolves in the other address family ([realtime] ip_version). Restart the stack and look at `docker ps`.", service)
 	case a.status == 502, a.status == 503, a.status == 504:
 		f = f.remedy("The gateway reaches no running %s: `docker ps` and `docker logs` of its container tell why it ends; after an upgrade, `supabase stop --no-backup` and start make its database again (data is lost).", service)
-		f.Code, f.Rule, f.Link = CodeServiceDown, causes[CodeServiceDown].rule, causes[CodeServiceDown].link
+		f.Code, f.Rule, f.Link, f.Confidence = CodeServiceDown, causes[CodeServiceDown].rule, causes[CodeServiceDown].link, doubts[CodeServiceDown]
 	case code == "" && a.status == http.StatusUnauthorized:
 		f.Code = sluice.CodeInvalidAPIKey
 		f = f.remedy("Compare the key with `sluice status` or `supabase status` (hosted: Project Settings, API Keys).")
 	case code == "":
-		f.Code = CodeSocketRefused
+		f.Code, f.Confidence = CodeSocketRefused, doubts[CodeSocketRefused]
 		f = f.remedy("Look at the log of %s at this moment; the status and body above are all that it tells from outside.", service)
 	}
 	return f

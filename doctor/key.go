@@ -44,7 +44,7 @@ func (v *visit) checkURL(context.Context) []Finding {
 		return v.badURL
 	}
 	if v.base.Path != "" {
-		return []Finding{warn(CodeBadURL, "The project URL has a path, %s; that works only behind a proxy that takes it off", v.base.Path).
+		return []Finding{warn(CodeBadURL, "The project URL has a path, %s; that works only behind a proxy that takes it off", v.base.Path).sure(Possible).
 			remedy("If there is no such proxy, use %s://%s.", v.base.Scheme, v.base.Host)}
 	}
 	return []Finding{ok("%s", v.base)}
@@ -92,7 +92,7 @@ func (v *visit) checkKey(context.Context) []Finding {
 		return []Finding{warn(CodeSecretInBrowser, "The key is a secret key: it passes all row level security, and hosted projects refuse it from a browser").
 			remedy("Use the publishable key (sb_publishable_…) in the app, and give that one to the doctor.")}
 	case !opaqueForm.MatchString(string(key)):
-		return []Finding{warn(sluice.CodeInvalidAPIKey, "The key starts as an opaque key does but has not its form (22 characters, an underscore, 8 characters): it may be cut off").
+		return []Finding{warn(sluice.CodeInvalidAPIKey, "The key starts as an opaque key does but has not its form (22 characters, an underscore, 8 characters): it may be cut off").sure(Likely).
 			evidence("%d characters", len(key))}
 	}
 	return []Finding{ok("publishable key %s", sluice.RedactKey(string(key)))}

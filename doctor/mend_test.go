@@ -30,7 +30,7 @@ func TestMend(t *testing.T) {
 	tables := []string{"Hidden", "guarded", "nothing", "no_policy", "no_grant"}
 	visitTables := func() *doctor.Report {
 		t.Helper()
-		return visit(t, doctor.Config{URL: w.url, DatabaseURL: db.URL("postgres"), Tables: tables})
+		return visit(t, doctor.Config{URL: w.URL, DatabaseURL: db.URL("postgres"), Tables: tables})
 	}
 	fixes := visitTables().Fixes()
 	want := []string{

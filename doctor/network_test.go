@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
+	"github.com/sluice-dev/sluice/internal/standin"
 )
 
 func TestConfigMistakes(t *testing.T) {
@@ -48,7 +49,7 @@ func TestNotAKey(t *testing.T) {
 		"hunter2-hunter2": "publishable key",
 		"undefined":       "Set the environment variable",
 	} {
-		r := visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(key)})
+		r := visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(key)})
 		wantFirst(t, r, doctor.HopKey, sluice.CodeNotAnAPIKey, 6, fix)
 	}
 }
@@ -63,16 +64,16 @@ func TestKeyForms(t *testing.T) {
 
 	w := newWorld(t)
 	expired := forged(`{"alg":"HS256"}`, `{"role":"anon","exp":1700000000}`)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(expired)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "2023-11-14", "publishable key, which does not expire")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(expired)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "2023-11-14", "publishable key, which does not expire")
 	bare := forged(`{"alg":"HS256"}`, `{"role":"anon"}`)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(bare)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "without role or exp", "supabase status -o env")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(bare)}), doctor.HopKey, sluice.CodeInvalidJWTToken, 17, "without role or exp", "supabase status -o env")
 	user := forged(`{"alg":"HS256"}`, `{"role":"authenticated","exp":4102444800}`)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(user)}), doctor.HopKey, sluice.CodeNotAnAPIKey, 6, "--token")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(user)}), doctor.HopKey, sluice.CodeNotAnAPIKey, 6, "--token")
 	for _, secret := range []string{"sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz", forged(`{"alg":"HS256"}`, `{"role":"service_role","exp":4102444800}`)} {
-		f := at(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(secret)}), doctor.HopKey)
+		f := at(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(secret)}), doctor.HopKey)
 		wantFinding(t, f, doctor.CodeSecretInBrowser, 0, "publishable key")
 	}
-	cut := at(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(publishable[:30])}), doctor.HopKey)
+	cut := at(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(publishable[:30])}), doctor.HopKey)
 	wantFinding(t, cut, sluice.CodeInvalidAPIKey, 0, "may be cut off")
 }
 
@@ -87,10 +88,10 @@ func TestWrongPort(t *testing.T) {
 	wantFirst(t, visit(t, doctor.Config{URL: html.URL}), doctor.HopGateway, doctor.CodeWrongPort, 24, "My dev server", "API_URL")
 
 	// A Realtime without Auth beside it is no wrong port.
-	w := newWorld(t, func(w *world) {
-		w.routes["/auth/"] = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(404) }
+	w := newWorld(t, func(w *standin.Stack) {
+		w.Routes["/auth/"] = func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(404) }
 	})
-	r := visit(t, doctor.Config{URL: w.url})
+	r := visit(t, doctor.Config{URL: w.URL})
 	wantFinding(t, at(t, r, doctor.HopGateway), doctor.CodeServiceDown, 21, "Realtime answers here and Auth does not", "handshake → 101")
 	if r.First() != nil {
 		t.Errorf("Realtime alone:\n%s", show(r))
@@ -143,18 +144,18 @@ func TestHang(t *testing.T) {
 	})
 	t.Run("socket", func(t *testing.T) {
 		stop := make(chan struct{})
-		w := newWorld(t, func(w *world) {
-			w.admit = func(http.ResponseWriter, *http.Request) bool { <-stop; return true }
+		w := newWorld(t, func(w *standin.Stack) {
+			w.Admit = func(http.ResponseWriter, *http.Request) bool { <-stop; return true }
 		})
 		t.Cleanup(func() { close(stop) })
-		r := visit(t, doctor.Config{URL: w.url, Timeout: impatient})
+		r := visit(t, doctor.Config{URL: w.URL, Timeout: impatient})
 		wantFirst(t, r, doctor.HopSocket, doctor.CodeTimeout, 0, "upgrade /realtime/v1/websocket")
 	})
 	t.Run("join", func(t *testing.T) {
-		w := newWorld(t, func(w *world) {
-			w.receive = func(_ *conn, m msg) bool { return m.event == "phx_join" }
+		w := newWorld(t, func(w *standin.Stack) {
+			w.Receive = func(_ *standin.Conn, m standin.Message) bool { return m.Event == "phx_join" }
 		})
-		r := visit(t, doctor.Config{URL: w.url, Timeout: impatient})
+		r := visit(t, doctor.Config{URL: w.URL, Timeout: impatient})
 		wantFirst(t, r, doctor.HopJoin, doctor.CodeNoReply, 0, "TIMED_OUT", "Realtime's log")
 	})
 	t.Run("whole visit", func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestNames(t *testing.T) {
 	}
 	// One of two addresses does not answer.
 	w := newWorld(t)
-	u, _ := url.Parse(w.url)
+	u, _ := url.Parse(w.URL)
 	both := func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")}, nil
 	}
@@ -208,7 +209,7 @@ func TestTLS(t *testing.T) {
 	}
 	wantFirst(t, visit(t, doctor.Config{URL: "https://localhost:" + u.Port(), RootCAs: roots, Lookup: here}), doctor.HopTLS, doctor.CodeTLS, 0, "get one for localhost")
 	// The schemes crossed.
-	plain, _ := url.Parse(w.url)
+	plain, _ := url.Parse(w.URL)
 	wantFirst(t, visit(t, doctor.Config{URL: "https://" + plain.Host}), doctor.HopTLS, doctor.CodeTLS, 0, "plain HTTP", "Use http://"+plain.Host)
 	wantFirst(t, visit(t, doctor.Config{URL: "http://" + u.Host}), doctor.HopGateway, doctor.CodeTLS, 0, "speaks TLS", "Use https://"+u.Host)
 }
@@ -219,12 +220,12 @@ func TestRedirect(t *testing.T) {
 	asked := make(chan string, 10)
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("Apikey") }))
 	t.Cleanup(thief.Close)
-	w := newWorld(t, func(w *world) {
-		w.routes["/"] = func(rw http.ResponseWriter, r *http.Request) {
+	w := newWorld(t, func(w *standin.Stack) {
+		w.Routes["/"] = func(rw http.ResponseWriter, r *http.Request) {
 			http.Redirect(rw, r, thief.URL+r.URL.Path, http.StatusFound)
 		}
 	})
-	r := visit(t, doctor.Config{URL: w.url, Email: "a@b.c", Password: "a long password"})
+	r := visit(t, doctor.Config{URL: w.URL, Email: "a@b.c", Password: "a long password"})
 	wantFirst(t, r, doctor.HopGateway, doctor.CodeRedirect, 0, "not followed", thief.URL)
 	select {
 	case key := <-asked:
@@ -232,26 +233,26 @@ func TestRedirect(t *testing.T) {
 	default:
 	}
 	// On the socket's route alone.
-	w = newWorld(t, func(w *world) {
-		w.admit = func(rw http.ResponseWriter, r *http.Request) bool {
+	w = newWorld(t, func(w *standin.Stack) {
+		w.Admit = func(rw http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(rw, r, "https://"+r.Host+r.URL.Path, http.StatusMovedPermanently)
 			return true
 		}
 	})
-	u, _ := url.Parse(w.url)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeRedirect, 0, "Use https://"+u.Hostname())
+	u, _ := url.Parse(w.URL)
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeRedirect, 0, "Use https://"+u.Hostname())
 }
 
 func TestClockAndCORS(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := visit(t, doctor.Config{URL: w.url, Now: func() time.Time { return time.Now().Add(time.Hour) }})
+	r := visit(t, doctor.Config{URL: w.URL, Now: func() time.Time { return time.Now().Add(time.Hour) }})
 	wantFinding(t, at(t, r, doctor.HopGateway), doctor.CodeClockSkew, 0, "1h0m", "time from the network")
-	w = newWorld(t, func(w *world) {
-		w.routes["/rest/v1/"] = func(rw http.ResponseWriter, _ *http.Request) {
+	w = newWorld(t, func(w *standin.Stack) {
+		w.Routes["/rest/v1/"] = func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Del("Access-Control-Allow-Origin")
 			rw.WriteHeader(404)
 		}
 	})
-	wantFinding(t, at(t, visit(t, doctor.Config{URL: w.url}), doctor.HopCORS), doctor.CodeCORS, 0, "preflight", "OPTIONS")
+	wantFinding(t, at(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopCORS), doctor.CodeCORS, 0, "preflight", "OPTIONS")
 }

@@ -190,7 +190,7 @@ func (d *document) judgePolicy(project *url.URL, isSocket bool) *Finding {
 		f = warn(CodeCSP, "The page's Content-Security-Policy blocks %s in Safari before 15.4, where 'self' does not cover sockets", what)
 	case blocking(d.reportOnly, modern) != nil:
 		p = blocking(d.reportOnly, modern)
-		f = warn(CodeCSP, "The page's report-only policy would block %s", what)
+		f = warn(CodeCSP, "The page's report-only policy would block %s", what).sure(Possible)
 	default:
 		return nil
 	}

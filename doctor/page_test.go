@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
+	"github.com/sluice-dev/sluice/internal/standin"
 )
 
 // page serves a document with a policy.
@@ -36,25 +37,25 @@ func page(t *testing.T, header, body string) string {
 func TestPolicyBlocksSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	ws := "ws" + strings.TrimPrefix(w.url, "http")
+	ws := "ws" + strings.TrimPrefix(w.URL, "http")
 	// The usual mistake, and what the seed had: REST is listed, the socket is not.
-	r := visit(t, doctor.Config{URL: w.url, Page: page(t, "default-src 'self'; connect-src 'self' "+w.url, "")})
-	wantFirst(t, r, doctor.HopPage, doctor.CodeCSP, 13, "blocks the socket", "Add "+ws+" to connect-src", "connect-src 'self' "+w.url)
+	r := visit(t, doctor.Config{URL: w.URL, Page: page(t, "default-src 'self'; connect-src 'self' "+w.URL, "")})
+	wantFirst(t, r, doctor.HopPage, doctor.CodeCSP, 13, "blocks the socket", "Add "+ws+" to connect-src", "connect-src 'self' "+w.URL)
 
-	r = visit(t, doctor.Config{URL: w.url, Page: page(t, "", `<meta content="default-src 'self'" http-equiv='Content-Security-Policy'>`)})
+	r = visit(t, doctor.Config{URL: w.URL, Page: page(t, "", `<meta content="default-src 'self'" http-equiv='Content-Security-Policy'>`)})
 	wantFirst(t, r, doctor.HopPage, doctor.CodeCSP, 13, "default-src 'self'", ws)
 
 	// The other name of this machine.
-	u, _ := url.Parse(w.url)
+	u, _ := url.Parse(w.URL)
 	listed := "connect-src 'self' http://localhost:" + u.Port() + " ws://localhost:" + u.Port()
-	r = visit(t, doctor.Config{URL: w.url, Page: page(t, listed, "")})
+	r = visit(t, doctor.Config{URL: w.URL, Page: page(t, listed, "")})
 	wantFirst(t, r, doctor.HopPage, doctor.CodeCSP, 13, "The policy lists localhost and the project URL says 127.0.0.1")
 
-	r = visit(t, doctor.Config{URL: w.url, Page: page(t, "connect-src 'self' "+w.url+" "+ws, "")})
+	r = visit(t, doctor.Config{URL: w.URL, Page: page(t, "connect-src 'self' "+w.URL+" "+ws, "")})
 	if f := at(t, r, doctor.HopPage); f.Status != doctor.OK {
 		t.Errorf("a policy that lists both: %+v", f)
 	}
-	r = visit(t, doctor.Config{URL: w.url, Page: page(t, "", "")})
+	r = visit(t, doctor.Config{URL: w.URL, Page: page(t, "", "")})
 	if f := at(t, r, doctor.HopPage); f.Status != doctor.OK || !strings.Contains(f.Text, "no Content-Security-Policy") {
 		t.Errorf("no policy: %+v", f)
 	}
@@ -228,11 +229,11 @@ func folder(t *testing.T, files map[string]string) string {
 func TestEnvFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	u, _ := url.Parse(w.url)
+	u, _ := url.Parse(w.URL)
 	const other = "sb_publishable_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"
-	r := visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{
+	r := visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{
 		".env":       "NEXT_PUBLIC_SUPABASE_ANON_KEY=" + publishable + "\n",
-		".env.local": "# the app's\nexport NEXT_PUBLIC_SUPABASE_ANON_KEY=\"" + other + "\" # wins\nNEXT_PUBLIC_SUPABASE_URL='" + w.url + "'\n",
+		".env.local": "# the app's\nexport NEXT_PUBLIC_SUPABASE_ANON_KEY=\"" + other + "\" # wins\nNEXT_PUBLIC_SUPABASE_URL='" + w.URL + "'\n",
 	})})
 	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "NEXT_PUBLIC_SUPABASE_ANON_KEY in .env.local", "sb_publishable_AAAA…", "restart the app's dev server")
 	if strings.Contains(show(r), other) {
@@ -240,24 +241,24 @@ func TestEnvFiles(t *testing.T) {
 	}
 
 	// A legacy key beside a publishable one is compared with the stack's.
-	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "SUPABASE_ANON_KEY=" + otherAnon + "\n"})})
+	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "SUPABASE_ANON_KEY=" + otherAnon + "\n"})})
 	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "SUPABASE_ANON_KEY in .env")
 
-	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "VITE_SUPABASE_URL=http://localhost:" + u.Port() + "\n"})})
+	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "VITE_SUPABASE_URL=http://localhost:" + u.Port() + "\n"})})
 	f := at(t, r, doctor.HopEnv)
 	wantFinding(t, f, doctor.CodeEnvDiffers, 0, "two hosts")
 	if f.Status != doctor.Warn {
 		t.Errorf("status %s", f.Status)
 	}
-	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "SUPABASE_URL=http://127.0.0.1:1\n"})})
-	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "http://127.0.0.1:1", w.url)
-	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{".env": "NEXT_PUBLIC_SUPABASE_KEY=sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz\n"})})
+	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "SUPABASE_URL=http://127.0.0.1:1\n"})})
+	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "http://127.0.0.1:1", w.URL)
+	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "NEXT_PUBLIC_SUPABASE_KEY=sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz\n"})})
 	wantFirst(t, r, doctor.HopEnv, doctor.CodeSecretInBrowser, 0, "make a new secret key")
 	if strings.Contains(show(r), "N7UND0") {
 		t.Errorf("the report holds a secret key:\n%s", show(r))
 	}
-	r = visit(t, doctor.Config{URL: w.url, Project: folder(t, map[string]string{
-		".env": "SUPABASE_URL=" + w.url + "\nSUPABASE_ANON_KEY=" + publishable + "\nSUPABASE_SERVICE_ROLE_KEY=" + forged(`{"alg":"HS256"}`, `{"role":"service_role"}`) + "\nMULTI=\"a\nb\"\n",
+	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{
+		".env": "SUPABASE_URL=" + w.URL + "\nSUPABASE_ANON_KEY=" + publishable + "\nSUPABASE_SERVICE_ROLE_KEY=" + forged(`{"alg":"HS256"}`, `{"role":"service_role"}`) + "\nMULTI=\"a\nb\"\n",
 	})})
 	if f := at(t, r, doctor.HopEnv); f.Status != doctor.OK {
 		t.Errorf("files that agree: %+v", f)
@@ -279,7 +280,7 @@ func clientOf(t *testing.T, files map[string]string) []doctor.Finding {
 	t.Helper()
 	w := newWorld(t)
 	var out []doctor.Finding
-	for _, f := range visit(t, doctor.Config{URL: w.url, Project: folder(t, files)}).Findings {
+	for _, f := range visit(t, doctor.Config{URL: w.URL, Project: folder(t, files)}).Findings {
 		if f.Hop == doctor.HopClient {
 			out = append(out, f)
 		}
@@ -355,29 +356,29 @@ func TestJoinWithoutToken(t *testing.T) {
 	wantFinding(t, f, doctor.CodeOldClient, 10, "SUBSCRIBED, and no rows", "await supabase.realtime.setAuth()")
 	// On the wire: the channel has no user, and a row that was written does not
 	// arrive.
-	w := newWorld(t, func(w *world) {
-		w.routes["/rest/v1/messages"] = func(rw http.ResponseWriter, r *http.Request) {
+	w := newWorld(t, func(w *standin.Stack) {
+		w.Routes["/rest/v1/messages"] = func(rw http.ResponseWriter, r *http.Request) {
 			switch r.Method {
 			case http.MethodPost:
-				writeJSON(rw, 201, `[{"id":7,"body":"hi"}]`)
+				standin.WriteJSON(rw, 201, `[{"id":7,"body":"hi"}]`)
 			default:
-				writeJSON(rw, 200, `[{"id":7,"body":"hi"}]`)
+				standin.WriteJSON(rw, 200, `[{"id":7,"body":"hi"}]`)
 			}
 		}
 	})
-	r := visit(t, doctor.Config{URL: w.url, Tables: []string{"messages"}, WriteProbe: []byte(`{"body":"hi"}`), Timeout: impatient})
+	r := visit(t, doctor.Config{URL: w.URL, Tables: []string{"messages"}, WriteProbe: []byte(`{"body":"hi"}`), Timeout: impatient})
 	wantFirst(t, r, doctor.HopChange, doctor.CodeChangeLost, 10, "SUBSCRIBED as the API key (no user)", "before subscribe()")
 }
 
 func TestSecretsAreRedacted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(w *world) { // a server that echoes everything
-		w.admit = func(rw http.ResponseWriter, r *http.Request) bool {
-			writeJSON(rw, 401, `{"error":"no: `+r.URL.String()+` `+legacyAnon+` sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz postgres://u:longpassword@h/db \u001b[2J"}`)
+	w := newWorld(t, func(w *standin.Stack) { // a server that echoes everything
+		w.Admit = func(rw http.ResponseWriter, r *http.Request) bool {
+			standin.WriteJSON(rw, 401, `{"error":"no: `+r.URL.String()+` `+legacyAnon+` sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz postgres://u:longpassword@h/db \u001b[2J"}`)
 			return true
 		}
 	})
-	r := visit(t, doctor.Config{URL: w.url, Password: "hunter2-hunter2", Email: "a@b.c", Token: sluice.Secret(userToken(t, 3600e9))})
+	r := visit(t, doctor.Config{URL: w.URL, Password: "hunter2-hunter2", Email: "a@b.c", Token: sluice.Secret(userToken(t, 3600e9))})
 	for _, secret := range []string{"N7UND0", "longpassword", publishable, legacyAnon, "\x1b"} {
 		if strings.Contains(show(r), secret) {
 			t.Errorf("the report holds %q:\n%s", secret, show(r))

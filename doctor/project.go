@@ -130,7 +130,7 @@ func (v *visit) judgeSetting(s setting) *Finding {
 			evidence("%s has %s, the key that works is %s", s.file, sluice.RedactKey(s.value), sluice.RedactKey(string(v.cfg.Key))).
 			remedy("Put the key that works into %s, and restart the app's dev server: it reads the file once.", s.file)
 	default:
-		f = warn(CodeEnvDiffers, "%s in %s is another key than the one that was visited with", s.name, s.file).
+		f = warn(CodeEnvDiffers, "%s in %s is another key than the one that was visited with", s.name, s.file).sure(Possible).
 			evidence("%s has %s, visited with %s", s.file, sluice.RedactKey(s.value), sluice.RedactKey(string(v.cfg.Key))).
 			remedy("Visit with the app's own key, or put the project's key into %s.", s.file)
 	}

@@ -8,17 +8,18 @@ import (
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/doctor"
 	"github.com/sluice-dev/sluice/internal/leak"
+	"github.com/sluice-dev/sluice/internal/standin"
 )
 
 // refuse answers handshakes for which bad says so.
-func refuse(status int, body string, bad func(key string, r *http.Request) bool) func(*world) {
-	return func(w *world) {
-		w.admit = func(rw http.ResponseWriter, r *http.Request) bool {
+func refuse(status int, body string, bad func(key string, r *http.Request) bool) func(*standin.Stack) {
+	return func(w *standin.Stack) {
+		w.Admit = func(rw http.ResponseWriter, r *http.Request) bool {
 			if !bad(r.URL.Query().Get("apikey"), r) {
 				return false
 			}
 			if body != "" {
-				writeJSON(rw, status, body)
+				standin.WriteJSON(rw, status, body)
 			} else {
 				rw.WriteHeader(status)
 			}
@@ -34,7 +35,7 @@ func opaque(key string, _ *http.Request) bool { return strings.HasPrefix(key, "s
 func TestHealthy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := visit(t, doctor.Config{URL: w.url, Token: sluice.Secret(userToken(t, 3600e9)), Tables: []string{"messages"}})
+	r := visit(t, doctor.Config{URL: w.URL, Token: sluice.Secret(userToken(t, 3600e9)), Tables: []string{"messages"}})
 	for _, f := range r.Findings {
 		if f.Status == doctor.Warn || f.Status == doctor.Fail {
 			t.Errorf("%s: %s (%s)", f.Hop, f.Text, f.Evidence)
@@ -53,10 +54,10 @@ func TestHealthy(t *testing.T) {
 // Not parallel: it counts goroutines.
 func TestLeavesNothingRunning(t *testing.T) {
 	leak.Check(t)
-	visit(t, doctor.Config{URL: newWorld(t).url, Tables: []string{"messages"}, PrivateTopic: "room"})
-	visit(t, doctor.Config{URL: newWorld(t, refuse(403, "", everything)).url})
-	silent := newWorld(t, func(w *world) { w.receive = func(*conn, msg) bool { return true } })
-	visit(t, doctor.Config{URL: silent.url, Timeout: impatient})
+	visit(t, doctor.Config{URL: newWorld(t).URL, Tables: []string{"messages"}, PrivateTopic: "room"})
+	visit(t, doctor.Config{URL: newWorld(t, refuse(403, "", everything)).URL})
+	silent := newWorld(t, func(w *standin.Stack) { w.Receive = func(*standin.Conn, standin.Message) bool { return true } })
+	visit(t, doctor.Config{URL: silent.URL, Timeout: impatient})
 }
 
 // The seed's gateway: REST works, the socket answers 403 with an empty body,
@@ -66,7 +67,7 @@ func TestLeavesNothingRunning(t *testing.T) {
 func TestKeyNotTranslated(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, refuse(403, "", opaque))
-	r := visit(t, doctor.Config{URL: w.url})
+	r := visit(t, doctor.Config{URL: w.URL})
 	if f := at(t, r, doctor.HopREST); f.Status != doctor.OK {
 		t.Errorf("rest is %s: %s", f.Status, f.Text)
 	}
@@ -78,16 +79,16 @@ func TestKeyNotTranslated(t *testing.T) {
 
 	t.Run("newer Realtime says why", func(t *testing.T) {
 		w := newWorld(t, refuse(401, `{"error":"The token provided is not a valid JWT"}`, opaque))
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "2.53.11")
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "2.53.11")
 	})
 	t.Run("nothing to compare with", func(t *testing.T) {
 		w := newWorld(t, refuse(403, "", opaque))
-		r := visit(t, doctor.Config{URL: w.url, Key: "sb_publishable_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"})
+		r := visit(t, doctor.Config{URL: w.URL, Key: "sb_publishable_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"})
 		wantFirst(t, r, doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "no legacy anon JWT was given", "--legacy-key", "2.53.11")
 	})
 	t.Run("both kinds of keys are refused", func(t *testing.T) {
 		w := newWorld(t, refuse(403, "", everything))
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeSocketRefused, 4, "_realtime.tenants")
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeSocketRefused, 4, "_realtime.tenants")
 	})
 }
 
@@ -97,26 +98,26 @@ func TestKeyNotTranslated(t *testing.T) {
 func TestKeyOfAnotherSecret(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, refuse(403, "", func(key string, _ *http.Request) bool { return key == otherAnon }))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3,
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3,
 		"with the stack's anon key → 101", "put it into the app's .env file")
 	w = newWorld(t, refuse(401, `{"error":"Failed to validate JWT signature"}`, func(key string, _ *http.Request) bool { return key == otherAnon }))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3, "JWT_SECRET")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3, "JWT_SECRET")
 	// With the secret at hand nothing has to be asked.
 	w = newWorld(t)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(otherAnon), JWTSecret: theSecret}), doctor.HopKey, sluice.CodeJwtSignatureError, 3,
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon), JWTSecret: theSecret}), doctor.HopKey, sluice.CodeJwtSignatureError, 3,
 		"another secret", "restart the stack")
 }
 
 // spec: doctor:4
 func TestTenantMissing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, refuse(403, "", everything), func(w *world) {
-		w.routes["/realtime/v1/api/ping"] = always(500, `{"message":"Tenant not found in database"}`)
+	w := newWorld(t, refuse(403, "", everything), func(w *standin.Stack) {
+		w.Routes["/realtime/v1/api/ping"] = standin.Always(500, `{"message":"Tenant not found in database"}`)
 	})
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, Key: sluice.Secret(legacyAnon)}), doctor.HopSocket, doctor.CodeTenantNotFound, 4,
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(legacyAnon)}), doctor.HopSocket, doctor.CodeTenantNotFound, 4,
 		"api/ping → 500", "supabase stop --no-backup", "_realtime.tenants")
 	w = newWorld(t, refuse(404, `{"error":"Tenant not found"}`, everything))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeTenantNotFound, 4, "first part is not the tenant's id")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeTenantNotFound, 4, "first part is not the tenant's id")
 }
 
 // Kong's own words, on REST and on the socket.
@@ -135,9 +136,11 @@ func TestKongRefuses(t *testing.T) {
 		{401, `{"message":"Invalid API key","hint":"Double check your Supabase anon or service_role API key."}`, sluice.CodeInvalidAPIKey, "Project Settings"},
 	} {
 		w := newWorld(t, refuse(test.status, test.body, everything))
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, test.code, 0, test.fix)
-		w = newWorld(t, func(w *world) { w.routes["/rest/v1/sluice_doctor_probe"] = always(test.status, test.body) })
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopREST, test.code, 0, test.fix)
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, test.code, 0, test.fix)
+		w = newWorld(t, func(w *standin.Stack) {
+			w.Routes["/rest/v1/sluice_doctor_probe"] = standin.Always(test.status, test.body)
+		})
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopREST, test.code, 0, test.fix)
 	}
 }
 
@@ -145,23 +148,23 @@ func TestKongRefuses(t *testing.T) {
 func TestCookies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, refuse(431, "", func(_ string, r *http.Request) bool { return len(r.Header.Get("Cookie")) > 4096 }))
-	r := visit(t, doctor.Config{URL: w.url})
+	r := visit(t, doctor.Config{URL: w.URL})
 	f := at(t, r, doctor.HopCookies)
 	if r.First() != nil || f.Status != doctor.Warn {
 		t.Fatalf("want a warning alone:\n%s", show(r))
 	}
 	wantFinding(t, f, doctor.CodeCookiesTooLarge, 7, "431", "max_header_length", "127.0.0.1")
 	w = newWorld(t, refuse(431, "", everything))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeCookiesTooLarge, 7, "max_header_length")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeCookiesTooLarge, 7, "max_header_length")
 }
 
 // spec: doctor:8
 func TestPathOrRoute(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url + "/rest/v1"}), doctor.HopURL, doctor.CodeBadURL, 8, "/rest/v1/realtime/v1/websocket", "Use the URL without a path, "+w.url)
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL + "/rest/v1"}), doctor.HopURL, doctor.CodeBadURL, 8, "/rest/v1/realtime/v1/websocket", "Use the URL without a path, "+w.URL)
 	w = newWorld(t, refuse(404, `{"message":"no Route matched with those values"}`, everything))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, sluice.CodeRouteNotFound, 8, "[realtime] enabled = true")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, sluice.CodeRouteNotFound, 8, "[realtime] enabled = true")
 	r := visit(t, doctor.Config{URL: "postgresql://postgres:verysecret99@127.0.0.1:54322/postgres"})
 	wantFirst(t, r, doctor.HopURL, doctor.CodeBadURL, 8, "--db-url")
 	if strings.Contains(show(r)+r.URL, "verysecret99") {
@@ -178,7 +181,7 @@ func TestProxyDropsUpgrade(t *testing.T) {
 		200: `{"message":"not a page"}`, // something answers for it
 	} {
 		w := newWorld(t, refuse(status, body, everything))
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, sluice.CodeUpgradeRequired, 16, "proxy_set_header Upgrade", "HTTP/1.1")
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, sluice.CodeUpgradeRequired, 16, "proxy_set_header Upgrade", "HTTP/1.1")
 	}
 }
 
@@ -186,7 +189,7 @@ func TestProxyDropsUpgrade(t *testing.T) {
 func TestUpstreamName(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, refuse(503, `{"message":"name resolution failed"}`, everything))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeUpstreamName, 19, "ip_version")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeUpstreamName, 19, "ip_version")
 }
 
 // spec: doctor:21
@@ -194,7 +197,7 @@ func TestRealtimeDown(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{502, 503, 504} {
 		w := newWorld(t, refuse(status, `{"message":"An invalid response was received from the upstream server"}`, everything))
-		wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, doctor.CodeServiceDown, 21, "docker logs", "supabase stop --no-backup")
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeServiceDown, 21, "docker logs", "supabase stop --no-backup")
 	}
 }
 
@@ -202,17 +205,17 @@ func TestRealtimeDown(t *testing.T) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, refuse(429, `{"error":"Too many connected users"}`, everything))
-	wantFirst(t, visit(t, doctor.Config{URL: w.url}), doctor.HopSocket, sluice.CodeTooManyConns, 27, "removeChannel")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, sluice.CodeTooManyConns, 27, "removeChannel")
 	for _, reason := range []string{"ChannelRateLimitReached: Too many channels", "ClientJoinRateLimitReached: Too many joins per second"} {
-		w = newWorld(t, func(w *world) {
-			w.receive = func(c *conn, m msg) bool {
-				if m.event == "phx_join" {
-					c.reply(m, "error", `{"reason":"`+reason+`"}`)
+		w = newWorld(t, func(w *standin.Stack) {
+			w.Receive = func(c *standin.Conn, m standin.Message) bool {
+				if m.Event == "phx_join" {
+					c.Reply(m, "error", `{"reason":"`+reason+`"}`)
 				}
-				return m.event == "phx_join"
+				return m.Event == "phx_join"
 			}
 		})
-		r := visit(t, doctor.Config{URL: w.url})
+		r := visit(t, doctor.Config{URL: w.URL})
 		if f := r.First(); f == nil || f.Rule != 27 {
 			t.Errorf("%s:\n%s", reason, show(r))
 		}
@@ -224,10 +227,10 @@ func TestLimits(t *testing.T) {
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	wantFirst(t, visit(t, doctor.Config{URL: w.url, VSN: "3.0.0"}), doctor.HopSocket, sluice.CodeUnsupportedVersion, 28,
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, VSN: "3.0.0"}), doctor.HopSocket, sluice.CodeUnsupportedVersion, 28,
 		"vsn=3.0.0", "with vsn=1.0.0 → 101", "Use vsn=1.0.0 or vsn=2.0.0")
 	w = newWorld(t, refuse(403, "", func(_ string, r *http.Request) bool { return r.URL.Query().Get("vsn") == "1.0.0" }))
-	f := at(t, visit(t, doctor.Config{URL: w.url}), doctor.HopVersions)
+	f := at(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopVersions)
 	wantFinding(t, f, sluice.CodeUnsupportedVersion, 28, "vsn=1.0.0 is refused")
 }
 

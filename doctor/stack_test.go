@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-dev/sluice/gateway"
 	"github.com/sluice-dev/sluice/inspect"
 	"github.com/sluice-dev/sluice/internal/pgtest"
+	"github.com/sluice-dev/sluice/internal/standin"
 	"github.com/sluice-dev/sluice/realtime"
 	"github.com/sluice-dev/sluice/rest"
 	"github.com/sluice-dev/sluice/schema"
@@ -201,11 +202,11 @@ func wantOK(t *testing.T, r *doctor.Report, hop doctor.Hop, says ...string) {
 func TestServersOwnView(t *testing.T) {
 	t.Parallel()
 	at := func(ago time.Duration) string { return time.Now().Add(-ago).UTC().Format(time.RFC3339Nano) }
-	w := newWorld(t, func(w *world) {
-		w.routes["/sluice/v1/me"] = func(w http.ResponseWriter, _ *http.Request) {
+	w := newWorld(t, func(w *standin.Stack) {
+		w.Routes["/sluice/v1/me"] = func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `{"key":"publishable","role":"anon"}`)
 		}
-		w.routes["/sluice/v1/view"] = func(rw http.ResponseWriter, r *http.Request) {
+		w.Routes["/sluice/v1/view"] = func(rw http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Apikey") != "sb_secret_of_this_server" || r.Header.Get("Authorization") != "" {
 				t.Errorf("the view was asked with %v", r.Header)
 			}
@@ -216,17 +217,17 @@ func TestServersOwnView(t *testing.T) {
 				{"at":"`+at(time.Minute)+`","code":"MissingAPIKey","remedy":"Send it."}]}`)
 		}
 	})
-	r := visit(t, doctor.Config{URL: w.url, SecretKey: "sb_secret_of_this_server"})
+	r := visit(t, doctor.Config{URL: w.URL, SecretKey: "sb_secret_of_this_server"})
 	wantFirst(t, r, doctor.HopServer, doctor.CodeSlot, 20, "slot is in use", "sluice slot status")
 	text := show(r)
 	if !strings.Contains(text, "MissingAPIKey (2 times)") || strings.Contains(text, "InvalidAPIKey") || strings.Contains(text, "SlowReader") || strings.Contains(text, "sb_secret_of") {
 		t.Error(text)
 	}
-	w = newWorld(t, func(w *world) {
-		w.routes["/sluice/v1/me"] = func(w http.ResponseWriter, r *http.Request) {
+	w = newWorld(t, func(w *standin.Stack) {
+		w.Routes["/sluice/v1/me"] = func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, `{"key":"publishable","role":"anon","token_refused":{"code":"JwtSignatureError","text":"Failed to validate","remedy":"sign in again"}}`)
 		}
 	})
-	r = visit(t, doctor.Config{URL: w.url, Token: sluice.Secret(userToken(t, time.Hour))})
+	r = visit(t, doctor.Config{URL: w.URL, Token: sluice.Secret(userToken(t, time.Hour))})
 	wantFirst(t, r, doctor.HopServer, sluice.CodeJwtSignatureError, 3, "refuses the user's token", "sign in again")
 }

@@ -177,9 +177,9 @@ func (v *visit) emptyRefusal(ctx context.Context, h handshake, a *answer) Findin
 	}
 	ping, err := v.send(ctx, http.MethodGet, "/realtime/v1/api/ping", v.keyed(), nil)
 	if err == nil && ping.status >= 400 {
-		return v.tenant(fail(CodeTenantNotFound, "Realtime refuses the socket and its own health probe: it does not know its tenant").evidence("%s; %s", a, ping))
+		return v.tenant(fail(CodeTenantNotFound, "Realtime refuses the socket and its own health probe: it does not know its tenant").sure(Likely).evidence("%s; %s", a, ping))
 	}
-	return fail(sluice.CodeJwtSignatureError, "Realtime refuses the key and does not say why: it was signed with another secret than Realtime's, or has expired").
+	return fail(sluice.CodeJwtSignatureError, "Realtime refuses the key and does not say why: it was signed with another secret than Realtime's, or has expired").sure(Possible).
 		evidence("%s; %s", a, "GET /realtime/v1/api/ping → "+statusOf(ping)).
 		remedy("Give the doctor the stack's secret with --jwt-secret to check the signature. If it does not fit, make the anon key again from that secret; if it does, Realtime's tenant row holds an older one: `supabase stop --no-backup` and start (data is lost). Realtime's log says MalformedJWT, signature_error or TenantNotFound.")
 }
@@ -190,7 +190,7 @@ func (v *visit) notTranslated(ctx context.Context, h handshake, a *answer) Findi
 	f := fail(CodeKeyNotTranslated, "The gateway does not exchange the opaque key for a JWT on the socket's route, so Realtime refuses it; REST works with the same key").
 		remedy("Upgrade the Supabase CLI to 2.53.11 or newer and restart the stack (self-hosted: take the current kong.yml or envoy configuration); or give createClient the legacy anon JWT, which `supabase status -o env` prints as ANON_KEY; or run Sluice. A user's token, policies and setAuth have no part in it.")
 	if v.cfg.LegacyKey == "" {
-		return f.evidence("%s; no legacy anon JWT was given to compare with (--legacy-key)", a)
+		return f.sure(Likely).evidence("%s; no legacy anon JWT was given to compare with (--legacy-key)", a)
 	}
 	if legacy := v.try(ctx, handshake{key: v.cfg.LegacyKey, vsn: h.vsn}); !opened(legacy) {
 		// A key that is simply wrong looks the same where the gateway lets it
@@ -245,7 +245,7 @@ func (v *visit) checkCookies(ctx context.Context) []Finding {
 	if opened(a) {
 		return []Finding{ok("6 kB of cookies do not hinder the handshake")}
 	}
-	f := warn(CodeCookiesTooLarge, "The handshake fails with 6 kB of cookies, which a session can reach: browsers send the cookies of localhost to every port")
+	f := warn(CodeCookiesTooLarge, "The handshake fails with 6 kB of cookies, which a session can reach: browsers send the cookies of localhost to every port").sure(Possible)
 	if a != nil {
 		f = f.evidence("%s", a)
 	} else {

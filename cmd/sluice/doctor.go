@@ -86,6 +86,7 @@ the command.`,
 	f.String("project", "", "the app's folder: .env files and lock file")
 	f.String("vsn", "2.0.0", "the protocol version that the app's client asks for")
 	f.Duration("timeout", 10*time.Second, "bound of each wait for the network")
+	f.Duration("total", time.Minute, "bound of the whole visit")
 	f.StringP("output", "o", "pretty", "format: pretty or json")
 	f.Bool("fix", false, "run the SQL that mends, after asking; on this folder's stack, or with --db-url")
 	f.Bool("yes", false, "with --fix, do not ask")
@@ -218,12 +219,13 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 		secrets[s.flag] = sluice.Secret(cmp.Or(flag(cmd, s.flag), os.Getenv(s.env)))
 	}
 	timeout, _ := cmd.Flags().GetDuration("timeout")
+	total, _ := cmd.Flags().GetDuration("total")
 	tables, _ := cmd.Flags().GetStringSlice("table")
 	cfg := doctor.Config{
 		Key: secrets["key"], LegacyKey: secrets["legacy-key"], JWTSecret: secrets["jwt-secret"], VSN: flag(cmd, "vsn"),
 		Email: flag(cmd, "email"), Password: secrets["password"], Token: secrets["token"],
 		Tables: tables, PrivateTopic: flag(cmd, "private-topic"), DatabaseURL: secrets["db-url"],
-		SecretKey: secrets["secret-key"], Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout,
+		SecretKey: secrets["secret-key"], Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout, Total: total,
 	}
 	if row := flag(cmd, "write-probe"); row != "" {
 		cfg.WriteProbe = json.RawMessage(row)
@@ -334,6 +336,9 @@ func printFinding(w io.Writer, f *doctor.Finding) {
 	code := string(f.Code)
 	if f.Rule > 0 {
 		code = strings.TrimSpace(fmt.Sprintf("%s (rule %d)", code, f.Rule))
+	}
+	if f.Confidence != "" {
+		code += ", " + string(f.Confidence)
 	}
 	for _, line := range []struct{ label, text string }{
 		{"cause", f.Text}, {"evidence", f.Evidence}, {"remedy", f.Remedy}, {"code", code}, {"more", f.Link},

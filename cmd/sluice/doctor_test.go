@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,11 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gobwas/ws"
-	"github.com/gobwas/ws/wsutil"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sluice-dev/sluice/doctor"
+	"github.com/sluice-dev/sluice/internal/standin"
 	"github.com/sluice-dev/sluice/token"
 )
 
@@ -32,9 +30,17 @@ func TestDoctorScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Files: scripts(t, "testdata/doctor/*.txtar"),
 		Setup: func(env *testscript.Env) error {
-			healthy, seed := httptest.NewServer(fakeStack(false)), httptest.NewServer(fakeStack(true))
-			env.Defer(healthy.Close)
-			env.Defer(seed.Close)
+			healthy, seed := &standin.Stack{}, &standin.Stack{Admit: func(w http.ResponseWriter, r *http.Request) bool {
+				refused := strings.HasPrefix(r.URL.Query().Get("apikey"), "sb_")
+				if refused {
+					w.WriteHeader(http.StatusForbidden)
+				}
+				return refused
+			}}
+			for _, s := range []*standin.Stack{healthy, seed} {
+				s.Start()
+				env.Defer(s.Close)
+			}
 			page := httptest.NewServer(http.HandlerFunc(fakePages))
 			env.Defer(page.Close)
 			env.Setenv("PAGE", page.URL)
@@ -71,67 +77,6 @@ func fakePages(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "connect-src 'self' http://127.0.0.1:54321 ws://127.0.0.1:54321")
 	default:
 		w.WriteHeader(http.StatusNotFound)
-	}
-}
-
-// fakeStack is a gateway with a Realtime that answers every message.
-func fakeStack(seed bool) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Headers", r.Header.Get("Access-Control-Request-Headers"))
-		h.Set("Via", "kong/2.8.1")
-		switch {
-		case r.Method == http.MethodOptions:
-		case r.URL.Path == "/realtime/v1/websocket" && seed && strings.HasPrefix(r.URL.Query().Get("apikey"), "sb_"):
-			w.WriteHeader(http.StatusForbidden)
-		case r.URL.Path == "/realtime/v1/websocket":
-			nc, _, _, err := ws.UpgradeHTTP(r, w)
-			if err != nil {
-				return
-			}
-			defer nc.Close()
-			fakeSocket(nc, r.URL.Query().Get("vsn") == "1.0.0")
-		case r.URL.Path == "/auth/v1/health":
-			io.WriteString(w, `{"name":"GoTrue","version":"v2"}`)
-		default:
-			w.WriteHeader(http.StatusNotFound)
-			io.WriteString(w, `{"code":"PGRST205","message":"no such table"}`)
-		}
-	})
-}
-
-// fakeSocket answers every message with an ok, and sends broadcasts back.
-func fakeSocket(nc io.ReadWriter, v1 bool) {
-	write := func(ref, topic, event, payload json.RawMessage) {
-		text, _ := json.Marshal([]json.RawMessage{json.RawMessage("null"), ref, topic, event, payload})
-		if v1 {
-			text, _ = json.Marshal(map[string]json.RawMessage{"ref": ref, "topic": topic, "event": event, "payload": payload})
-		}
-		_ = wsutil.WriteServerText(nc, text)
-	}
-	for {
-		data, _, err := wsutil.ReadClientData(nc)
-		if err != nil {
-			return
-		}
-		var a [5]json.RawMessage // join_ref, ref, topic, event, payload
-		if v1 {
-			var m struct{ Ref, Topic, Event, Payload json.RawMessage }
-			err = json.Unmarshal(data, &m)
-			a = [5]json.RawMessage{nil, m.Ref, m.Topic, m.Event, m.Payload}
-		} else {
-			err = json.Unmarshal(data, &a)
-		}
-		if err != nil {
-			return
-		}
-		if string(a[3]) == `"broadcast"` {
-			write(json.RawMessage("null"), a[2], a[3], a[4])
-		}
-		if string(a[3]) != `"access_token"` {
-			write(a[1], a[2], json.RawMessage(`"phx_reply"`), json.RawMessage(`{"status":"ok","response":{"postgres_changes":[]}}`))
-		}
 	}
 }
 
