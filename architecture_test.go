@@ -37,12 +37,13 @@ var mayImport = map[string][]string{
 	"inspect":           {"root", "pg"},
 	"doctor":            {"root", "token", "pg", "schema", "realtime/phoenix"},
 	"mailbox":           {"root"},
+	"console":           {"root", "inspect", "doctor"},
 	"wal":               {"root", "wal/pgoutput", "pg"},
 	"realtime":          {"root", "realtime/phoenix", "token", "pg"},
 	"examples/chat":     {},
 	"examples/goclient": {},
 	"cmd/sluice": {
-		"root", "auth", "changes", "cluster", "devpg", "doctor", "gateway", "inspect", "mailbox", "pg", "policy", "project",
+		"root", "auth", "changes", "cluster", "console", "devpg", "doctor", "gateway", "inspect", "mailbox", "pg", "policy", "project",
 		"realtime", "rest", "schema", "token", "wal", "examples/chat",
 	},
 }

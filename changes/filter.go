@@ -23,6 +23,18 @@ type condition struct {
 	text string
 }
 
+// String is the condition as a client writes it.
+func (c condition) String() string {
+	value, not := c.value, ""
+	if c.negate {
+		not = "not."
+	}
+	if c.op == policy.OpIn && len(value) >= 2 {
+		value = "(" + value[1:len(value)-1] + ")"
+	}
+	return c.column + "=" + not + c.op.String() + "." + value
+}
+
 func newCondition(column string, op policy.Op, value string, negate bool) condition {
 	c := condition{column: column, op: op, value: value, negate: negate}
 	if op == policy.OpIn {

@@ -18,7 +18,7 @@ func (b *binding) view() sluice.BindingView {
 	}
 	filters := make([]string, len(b.filters))
 	for i := range b.filters {
-		filters[i] = b.filters[i].text
+		filters[i] = b.filters[i].String()
 	}
 	v.Filter = strings.Join(filters, ",")
 	return v

@@ -123,26 +123,38 @@ func (v *visit) checkDatabase(ctx context.Context) []Finding {
 	return []Finding{ok("PostgreSQL %s, wal_level logical", db.Version)}
 }
 
-func (v *visit) readCatalog(ctx context.Context) (*catalog, error) {
+// readOnly runs fn in one READ ONLY transaction.
+func (v *visit) readOnly(ctx context.Context, fn func(pgx.Tx) error) error {
 	pool, err := pg.Open(ctx, pg.Config{
 		URL: v.cfg.DatabaseURL, Name: "sluice doctor", MaxConns: 1, StatementTimeout: v.cfg.Timeout, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer pool.Close()
 	tx, err := pool.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
 	if err != nil {
-		return nil, pg.Wrap(err, "connect")
+		return pg.Wrap(err, "connect")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // nothing was written
+	return fn(tx)
+}
+
+func (v *visit) readCatalog(ctx context.Context) (*catalog, error) {
 	db := &catalog{}
+	if err := v.readOnly(ctx, func(tx pgx.Tx) error { return v.readInto(ctx, tx, db) }); err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+func (v *visit) readInto(ctx context.Context, tx pgx.Tx, db *catalog) error {
 	if err := readJSON(ctx, tx, db, serverSQL); err != nil {
-		return nil, pg.Wrap(err, "read settings")
+		return pg.Wrap(err, "read settings")
 	}
 	if db.Tenants {
 		if err := readJSON(ctx, tx, &db.tenants, tenantsSQL); err != nil {
-			return nil, pg.Wrap(err, "read Realtime's tenants")
+			return pg.Wrap(err, "read Realtime's tenants")
 		}
 	}
 	schemas, names := []string{}, []string{}
@@ -150,10 +162,7 @@ func (v *visit) readCatalog(ctx context.Context) (*catalog, error) {
 		schema, name := named(t)
 		schemas, names = append(schemas, schema), append(names, name)
 	}
-	if err := readJSON(ctx, tx, &db.tables, tablesSQL, schemas, names, v.roles()); err != nil {
-		return nil, pg.Wrap(err, "read the tables")
-	}
-	return db, nil
+	return pg.Wrap(readJSON(ctx, tx, &db.tables, tablesSQL, schemas, names, v.roles()), "read the tables")
 }
 
 func readJSON(ctx context.Context, tx pgx.Tx, into any, sql string, args ...any) error {

@@ -85,7 +85,7 @@ func (s *Server) Why(ctx context.Context, r WhyRequest) (*Why, error) {
 	if table == "" || schema == "" {
 		return nil, fmt.Errorf("name a table, as schema.table: %w", sluice.ErrInvalid)
 	}
-	claims, err := s.claimsOf(ctx, strings.TrimSpace(r.User))
+	claims, err := s.Claims(ctx, r.User)
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +101,11 @@ func (s *Server) Why(ctx context.Context, r WhyRequest) (*Why, error) {
 	return y, nil
 }
 
-// claimsOf returns what a token of a user would say.
-func (s *Server) claimsOf(ctx context.Context, user string) (sluice.Claims, error) {
+// Claims returns what a token of a user, by id or mail address, would say; without
+// one, the anonymous role's. The error is of kind sluice.ErrNotFound when there is no
+// such user.
+func (s *Server) Claims(ctx context.Context, user string) (sluice.Claims, error) {
+	user = strings.TrimSpace(user)
 	if user == "" {
 		return sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}, nil
 	}

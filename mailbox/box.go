@@ -29,8 +29,8 @@ type Config struct {
 // Box keeps the newest messages. It may be used by many goroutines at once.
 type Box struct {
 	// fixed after New
-	cfg Config
-	mux *http.ServeMux
+	cfg     Config
+	guarded http.Handler
 
 	mu    sync.Mutex
 	mails []*message // newest first
@@ -100,6 +100,24 @@ func (b *Box) find(match func(*message) bool) []message {
 		if match(m) {
 			out = append(out, *m)
 		}
+	}
+	return out
+}
+
+// Caught is a mail in a list.
+type Caught struct {
+	ID, To, Subject string
+	At              time.Time
+}
+
+// Latest returns the newest mails, at most n.
+func (b *Box) Latest(n int) []Caught {
+	var out []Caught
+	for _, m := range b.find(everything) {
+		if len(out) == n {
+			break
+		}
+		out = append(out, Caught{m.id, m.To, m.Subject, m.created})
 	}
 	return out
 }

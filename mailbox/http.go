@@ -3,19 +3,19 @@ package mailbox
 import (
 	"embed"
 	"encoding/json"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sluice-dev/sluice/internal/loopback"
 )
 
 //go:embed page
 var pageFiles embed.FS
 
 func (b *Box) routes() {
-	b.mux = http.NewServeMux()
+	mux := http.NewServeMux()
 	for pattern, h := range map[string]http.HandlerFunc{
 		"GET /{$}":                 page("index.html", "text/html; charset=utf-8"),
 		"GET /page.js":             page("page.js", "text/javascript; charset=utf-8"),
@@ -31,8 +31,9 @@ func (b *Box) routes() {
 		"GET /readyz":              ok,
 		"/api/v1/mailbox/":         gone,
 	} {
-		b.mux.HandleFunc(pattern, h)
+		mux.HandleFunc(pattern, h)
 	}
+	b.guarded = loopback.Guard("the mail catcher", mux)
 }
 
 // ServeHTTP answers page and API. A host name that is not this machine's is
@@ -43,24 +44,8 @@ func (b *Box) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
-	if !local(r.Host) {
-		http.Error(w, "the mail catcher is opened as localhost or by an IP address", http.StatusForbidden)
-		return
-	}
 	r.Body = http.MaxBytesReader(w, r.Body, 1<<20)
-	b.mux.ServeHTTP(w, r)
-}
-
-func local(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.Trim(host, "[]"))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	_, err := netip.ParseAddr(host)
-	return err == nil
+	b.guarded.ServeHTTP(w, r)
 }
 
 func page(name, kind string) http.HandlerFunc {

@@ -18,10 +18,10 @@ type Config struct {
 	Realtime Realtime `toml:"realtime"`
 	Auth     Auth     `toml:"auth"`
 	Inbucket Inbucket `toml:"inbucket"`
+	Studio   Studio   `toml:"studio"`
 
 	// Sections that are read so that their keys are known, and not served: one
 	// warning each.
-	Studio       map[string]any `toml:"studio"`
 	Storage      map[string]any `toml:"storage"`
 	EdgeRuntime  map[string]any `toml:"edge_runtime"`
 	Functions    map[string]any `toml:"functions"`
@@ -86,6 +86,14 @@ type Realtime struct {
 	Enabled         bool   `toml:"enabled"` // default true
 	IPVersion       string `toml:"ip_version"`
 	MaxHeaderLength int    `toml:"max_header_length"`
+}
+
+// Studio is section [studio], the console.
+type Studio struct {
+	Enabled      bool   `toml:"enabled"`        // default true
+	Port         int    `toml:"port"`           // default 54323
+	APIURL       string `toml:"api_url"`        // not needed: the console knows the API
+	OpenAIAPIKey string `toml:"openai_api_key"` // not used
 }
 
 // Inbucket is section [inbucket], the mail catcher.
@@ -305,6 +313,7 @@ func defaults() Config {
 			Seed:       Seed{Enabled: true, SQLPaths: []string{"./seed.sql"}},
 		},
 		Realtime: Realtime{Enabled: true},
+		Studio:   Studio{Enabled: true, Port: 54323},
 		Inbucket: Inbucket{Enabled: true, Port: 54324, AdminEmail: "admin@email.com", SenderName: "Admin"},
 		Auth: Auth{
 			Enabled: true, SiteURL: "http://127.0.0.1:3000",

@@ -416,7 +416,6 @@ func (c *Config) notServed() []Warning {
 			out = append(out, Warning{key, "not served by Sluice; " + what})
 		}
 	}
-	say(len(c.Studio) > 0 && c.Studio["enabled"] != false, "studio", "there is no Studio on its port")
 	say(len(c.Storage) > 0 && c.Storage["enabled"] != false, "storage", "/storage/v1 answers 501; tables and policies of schema storage work")
 	say(len(c.Functions) > 0 || len(c.EdgeRuntime) > 0 && c.EdgeRuntime["enabled"] != false, "functions", "/functions/v1 answers 501")
 	say(len(c.Analytics) > 0 && c.Analytics["enabled"] != false, "analytics", "there are no logs of this service")
@@ -496,6 +495,11 @@ func (c *Config) check() []error {
 	bad(c.Auth.JWTExpiry < 1 || c.Auth.JWTExpiry > 604800, "auth.jwt_expiry", "%d is not between 1 and 604800 seconds", c.Auth.JWTExpiry)
 	bad(c.Auth.JWTSecret != "" && len(c.Auth.JWTSecret) < 16, "auth.jwt_secret", "must have at least 16 characters")
 	bad(c.Auth.MinimumPasswordLength < 1 || c.Auth.MinimumPasswordLength > 72, "auth.minimum_password_length", "%d is not between 1 and 72", c.Auth.MinimumPasswordLength)
+	if c.Studio.Enabled {
+		port("studio.port", c.Studio.Port)
+		bad(c.Studio.Port == c.API.Port || c.Studio.Port == c.DB.Port, "studio.port", "%d is also the API's or the database's", c.Studio.Port)
+		bad(c.Inbucket.Enabled && c.Studio.Port == c.Inbucket.Port, "studio.port", "%d is also inbucket.port", c.Studio.Port)
+	}
 	if c.Inbucket.Enabled {
 		port("inbucket.port", c.Inbucket.Port)
 		bad(c.Inbucket.Port == c.API.Port || c.Inbucket.Port == c.DB.Port, "inbucket.port", "%d is also the API's or the database's", c.Inbucket.Port)

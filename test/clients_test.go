@@ -54,6 +54,16 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
+// TestConsole opens the console in Chromium.
+func TestConsole(t *testing.T) {
+	_, err := node()
+	need(t, err)
+	_, err = chromium()
+	need(t, err)
+	s := newStack(t)
+	runScript(t, s, control(t, s), "browser/console.test.mjs")
+}
+
 // TestAccounts runs what people do with their accounts, on a project in which
 // addresses must be confirmed, with an identity provider of the suite's own.
 func TestAccounts(t *testing.T) {

@@ -51,13 +51,15 @@ func newProject(t *testing.T) *stack {
 	for _, from := range []string{"../examples/chat/supabase", "testdata/supabase"} {
 		copyFiles(t, from, supabase)
 	}
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	config := fmt.Sprintf(`project_id = "e2e"
 [api]
 port = %d
 [db]
 port = %d
 [inbucket]
+port = %d
+[studio]
 port = %d
 [db.seed]
 sql_paths = ["./seed.sql", "./seed_e2e.sql"]
@@ -69,7 +71,7 @@ token_refresh = 10000
 anonymous_users = 10000
 [auth.email]
 enable_confirmations = false
-`, ports[0], ports[1], ports[3], ports[2])
+`, ports[0], ports[1], ports[3], ports[4], ports[2])
 	if err := os.WriteFile(filepath.Join(supabase, "config.toml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}

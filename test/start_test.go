@@ -18,12 +18,13 @@ import (
 // its status can be sourced by a shell and read as JSON.
 func TestEmptyFolder(t *testing.T) {
 	need(t, postgres())
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	s := &stack{bin: sluice(t), dir: t.TempDir(), args: []string{"--chat"}, log: &logBuffer{}, out: &logBuffer{}, env: []string{
 		fmt.Sprintf("SUPABASE_API_PORT=%d", ports[0]),
 		fmt.Sprintf("SUPABASE_DB_PORT=%d", ports[1]),
 		fmt.Sprintf("SUPABASE_AUTH_SITE_URL=http://127.0.0.1:%d", ports[2]),
 		fmt.Sprintf("SUPABASE_INBUCKET_PORT=%d", ports[3]),
+		fmt.Sprintf("SUPABASE_STUDIO_PORT=%d", ports[4]),
 	}}
 	if out, err := s.run("status"); err == nil {
 		t.Errorf("status before the start succeeds: %s", out)

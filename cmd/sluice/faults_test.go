@@ -61,7 +61,7 @@ func TestFaults(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Vars = append(e.Vars, env...)
 			f := &planted{stack: &standin.Stack{Routes: map[string]http.HandlerFunc{}}, pages: map[string]http.Header{}}
-			e.Values[planted{}.key()] = f
+			e.Values[plantedKey{}] = f
 			if err := f.servePages(e); err != nil {
 				return err
 			}
@@ -92,8 +92,6 @@ func (t inOrder) Run(name string, fn func(testscript.T)) {
 func (inOrder) Verbose() bool { return testing.Verbose() }
 
 type plantedKey struct{}
-
-func (planted) key() any { return plantedKey{} }
 
 func with(fn func(f *planted, args []string)) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
@@ -399,14 +397,14 @@ func sharedStack(t *testing.T) []string {
 		t.Skip("no PostgreSQL: ", err)
 	}
 	dir := room(t)
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "supabase", "migrations"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("project_id = \"faults\"\n[api]\nport = %d\n[db]\nport = %d\n[inbucket]\nport = %d\n", ports[0], ports[1], ports[2])
+	config := fmt.Sprintf("project_id = \"faults\"\n[api]\nport = %d\n[db]\nport = %d\n[inbucket]\nport = %d\n[studio]\nport = %d\n", ports[0], ports[1], ports[2], ports[3])
 	for name, text := range map[string]string{"config.toml": config, "migrations/20260101000000_chat.sql": faultsSchema} {
 		if err := os.WriteFile(filepath.Join(dir, "supabase", name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)

@@ -39,7 +39,7 @@ func TestResetUnderSockets(t *testing.T) {
 	if err := os.WriteFile(migration, []byte("create table notes (id int primary key); alter publication supabase_realtime add table notes;"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	ports, err := freePorts(3)
+	ports, err := freePorts(4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +47,7 @@ func TestResetUnderSockets(t *testing.T) {
 	t.Setenv("SUPABASE_API_PORT", strconv.Itoa(api))
 	t.Setenv("SUPABASE_DB_PORT", strconv.Itoa(db))
 	t.Setenv("SUPABASE_INBUCKET_PORT", strconv.Itoa(ports[2]))
+	t.Setenv("SUPABASE_STUDIO_PORT", strconv.Itoa(ports[3]))
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var stdout, stderr syncBuffer

@@ -82,16 +82,17 @@ func condition(cond string) (bool, error) {
 }
 
 func setup(env *testscript.Env) error {
-	ports, err := freePorts(4)
+	ports, err := freePorts(5)
 	if err != nil {
 		return err
 	}
-	for i, name := range []string{"API_PORT", "DB_PORT", "SITE_PORT", "MAIL_PORT"} {
+	for i, name := range []string{"API_PORT", "DB_PORT", "SITE_PORT", "MAIL_PORT", "STUDIO_PORT"} {
 		env.Setenv(name, strconv.Itoa(ports[i]))
 	}
 	env.Setenv("SUPABASE_API_PORT", strconv.Itoa(ports[0]))
 	env.Setenv("SUPABASE_DB_PORT", strconv.Itoa(ports[1]))
 	env.Setenv("SUPABASE_INBUCKET_PORT", strconv.Itoa(ports[3]))
+	env.Setenv("SUPABASE_STUDIO_PORT", strconv.Itoa(ports[4]))
 	env.Setenv("API_KEY", token.DevPublishableKey)
 	env.Setenv("SLUICE_PG_BIN", os.Getenv("SLUICE_PG_BIN"))
 	program, err := exec.LookPath("sluice")

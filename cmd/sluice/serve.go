@@ -46,6 +46,8 @@ type serveConfig struct {
 	positions string
 	// refusals remembers those of log.
 	refusals *inspect.Refusals
+	// node is given what looks into the services, and nil when they end; nil is nobody.
+	node func(*inspect.Server)
 	// texter delivers messages to phones; nil is none.
 	texter auth.Texter
 }
@@ -138,6 +140,10 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	node, err := newInspect(cfg, admin, rt, feed, reader)
 	if err != nil {
 		return err
+	}
+	if cfg.node != nil {
+		cfg.node(node)
+		defer cfg.node(nil)
 	}
 	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Inspect: node, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)

@@ -105,6 +105,14 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 			mailer:   mailer, templates: mailTemplates(p), texter: texter, positions: f.positions(),
 		},
 	}
+	page, pageListener, err := openConsole(f, p, named, st.state.Vars, &st.services, box)
+	if err != nil {
+		return err
+	}
+	if page != nil {
+		defer pageListener.Close() // once more than its server
+		g.Go(func() error { return serveHTTP(ctx, pageListener, page) })
+	}
 	if o.chat {
 		l, address, err := chatListener(p.Config.Auth.SiteURL)
 		if err != nil {
@@ -267,6 +275,9 @@ func statusVars(p *project.Project, n namedKeys) []envVar {
 	db := url.URL{Scheme: "postgresql", User: url.UserPassword("postgres", "postgres"), Host: net.JoinHostPort(p.Hostname, strconv.Itoa(c.DB.Port)), Path: "/postgres"}
 	const tools, apis, database, keys = "Development Tools", "APIs", "Database", "Authentication Keys"
 	var out []envVar
+	if c.Studio.Enabled {
+		out = append(out, envVar{"studio.url", "STUDIO_URL", "http://" + net.JoinHostPort(p.Hostname, strconv.Itoa(c.Studio.Port)), tools, "Console"})
+	}
 	if c.Inbucket.Enabled {
 		mail := "http://" + net.JoinHostPort(p.Hostname, strconv.Itoa(c.Inbucket.Port))
 		out = append(out,

@@ -26,6 +26,15 @@ import (
 //go:embed web
 var web embed.FS
 
+// Client is the page's bundle of supabase-js, an ES module that exports createClient.
+func Client() []byte {
+	text, err := web.ReadFile("web/supabase.js")
+	if err != nil {
+		panic(err) // embedded
+	}
+	return text
+}
+
 // Config says which project the page talks to.
 type Config struct {
 	// APIURL is the project URL as a client is given it, for example
