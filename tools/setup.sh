@@ -43,13 +43,13 @@ for part in "$@"; do
     ;;
   node)
     command -v npm >/dev/null || apt nodejs npm || say "npm is missing: install Node.js 20 or newer from your system's packages"
-    if command -v npm >/dev/null && [ -f test/package-lock.json ]; then
-      stamp=test/node_modules/.stamp
-      if [ ! -e "$stamp" ] || [ test/package-lock.json -nt "$stamp" ]; then
-        say "npm ci in test/"
-        (cd test && npm ci --no-audit --no-fund --loglevel=error) && touch "$stamp"
+    for dir in test examples/nextjs-chat; do
+      stamp=$dir/node_modules/.stamp
+      if command -v npm >/dev/null && { [ ! -e "$stamp" ] || [ $dir/package-lock.json -nt "$stamp" ]; }; then
+        say "npm ci in $dir/"
+        (cd $dir && npm ci --no-audit --no-fund --loglevel=error) && touch "$stamp"
       fi
-    fi
+    done
     ;;
   chromium)
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -n "${SLUICE_CHROMIUM:-}" ] ||

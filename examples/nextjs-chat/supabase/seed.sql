@@ -1,0 +1,1 @@
+-- Nothing: sign up on the page.
