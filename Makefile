@@ -21,14 +21,14 @@ run: ## start Sluice with the chat example; installs PostgreSQL if none is found
 	bin/sluice start --workdir examples/chat --chat
 
 test: ## everything: lint, unit tests on a real PostgreSQL, stock clients, a minute of fuzzing
-	@tools/setup.sh postgres node chromium
+	@tools/setup.sh postgres node chromium firefox
 	@tools/test.sh
 
 unit: ## Go tests with the race detector
 	go test -race -timeout 20m $$(go list ./... | grep -v '/test$$')
 
 e2e: ## the built binary with stock clients and a browser
-	@tools/setup.sh postgres node chromium
+	@tools/setup.sh postgres node chromium firefox
 	SLUICE_E2E=required go test -timeout 30m -v ./test
 
 lint: ## formatting, vet, staticcheck, unused modules

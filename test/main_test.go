@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // versions says in one line which clients the suite runs.
 func versions() string {
 	parts := []string{}
-	for _, name := range []string{"node", "@supabase/supabase-js", "supabase-js-2.75.0", "@supabase/ssr", "phoenix", "ws", "playwright-core"} {
+	for _, name := range []string{"node", "@supabase/supabase-js", "supabase-js-2.75.0", "@supabase/ssr", "phoenix", "ws", "playwright-core", "puppeteer-core"} {
 		var about struct{ Version string }
 		text, err := os.ReadFile(filepath.Join("node_modules", name, "package.json"))
 		if err != nil || json.Unmarshal(text, &about) != nil {
@@ -49,13 +49,16 @@ func versions() string {
 		}
 		parts = append(parts, strings.TrimPrefix(name, "@supabase/")+" "+about.Version)
 	}
-	browser := "Chromium not installed"
-	if path, err := chromium(); err == nil {
-		if out, err := exec.Command(path, "--version").Output(); err == nil {
-			browser = string(bytes.TrimSpace(out))
+	for name, find := range map[string]func() (string, error){"Chromium": chromium, "Firefox": firefox} {
+		browser := name + " not installed"
+		if path, err := find(); err == nil {
+			if out, err := exec.Command(path, "--version").Output(); err == nil {
+				browser = string(bytes.TrimSpace(out))
+			}
 		}
+		parts = append(parts, browser)
 	}
-	return "clients: " + strings.Join(append(parts, browser), ", ")
+	return "clients: " + strings.Join(parts, ", ")
 }
 
 // need skips the test for want of something, or fails it in CI.
@@ -119,6 +122,20 @@ func chromium() (string, error) {
 		}
 	}
 	return "", errors.New("no Chromium found; install Debian's chromium or name one in SLUICE_CHROMIUM")
+}
+
+// firefox finds the browser; SLUICE_FIREFOX names another one.
+func firefox() (string, error) {
+	names := []string{"firefox-esr", "firefox"}
+	if named := os.Getenv("SLUICE_FIREFOX"); named != "" {
+		names = []string{named}
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("no Firefox found; install Debian's firefox-esr or name one in SLUICE_FIREFOX")
 }
 
 // postgres asks for server binaries where Debian and others put them. Sluice

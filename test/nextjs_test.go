@@ -14,8 +14,8 @@ import (
 
 const nextChat = "../examples/nextjs-chat"
 
-// TestNextjsChat builds the example as for production and drives it in Chromium; the
-// doctor finds nothing to say about it.
+// TestNextjsChat builds the example as for production and drives it in Chromium and
+// in Firefox; the doctor finds nothing to say about it.
 func TestNextjsChat(t *testing.T) {
 	bin, err := node()
 	need(t, err)
@@ -75,7 +75,14 @@ func TestNextjsChat(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.env = append(s.env, "CONNECT_SRC="+strings.TrimSpace(connect))
-	runScript(t, s, control(t, s), "browser/nextjs.test.mjs")
+	url := control(t, s)
+	runScript(t, s, url, "browser/nextjs.test.mjs")
+	t.Run("firefox", func(t *testing.T) {
+		path, err := firefox()
+		need(t, err)
+		s.env = append(s.env, "SLUICE_FIREFOX="+path)
+		runScript(t, s, url, "browser/firefox.test.mjs")
+	})
 
 	// The project as a developer has it: with the address and the key of this stack.
 	project := t.TempDir()

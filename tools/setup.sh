@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the named parts need and are missing: postgres, node, chromium.
+# Installs what the named parts need and are missing: postgres, node, chromium, firefox.
 # Says what it does; where it cannot install, it says what to type and goes on:
 # the tests then decide whether a missing part is a skip or a failure.
 set -euo pipefail
@@ -54,6 +54,10 @@ for part in "$@"; do
   chromium)
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -n "${SLUICE_CHROMIUM:-}" ] ||
       apt chromium || say "no Chromium: install one, or name it in SLUICE_CHROMIUM"
+    ;;
+  firefox)
+    command -v firefox-esr >/dev/null || command -v firefox >/dev/null || [ -n "${SLUICE_FIREFOX:-}" ] ||
+      apt firefox-esr || say "no Firefox: install one, or name it in SLUICE_FIREFOX"
     ;;
   *)
     say "unknown part $part"
