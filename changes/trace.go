@@ -36,7 +36,7 @@ func (s *Service) Trace(ctx context.Context, req sluice.TraceRequest) (*sluice.T
 	if err := s.cfg.Admin.QueryRow(ctx, findSQL, req.Schema, req.Table).Scan(&oid); err != nil {
 		return nil, pg.Wrap(err, "look for table %s.%s", req.Schema, req.Table)
 	}
-	t, err := s.catalog.table(ctx, oid, s.catalog.generation())
+	t, err := s.catalog.load(ctx, oid) // as it is now: the stream may not have told of it yet
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	query WANT SQL          run SQL as role postgres; compare its one value, or
 //	                        "done" when there is none
 //	get STATUS PATH         ask the API with $API_KEY
+//	free-ports FILE CONFIG  write the ports that an error proposes into a config.toml
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -46,7 +47,7 @@ func TestScripts(t *testing.T) {
 		Condition:     condition,
 		UpdateScripts: os.Getenv("UPDATE") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "kill9": kill9, "hold": hold, "query": query, "get": get,
+			"await": await, "kill9": kill9, "hold": hold, "query": query, "get": get, "free-ports": freePortsOf,
 		},
 		RequireUniqueNames: true,
 	})
@@ -144,6 +145,7 @@ func freePorts(n int) ([]int, error) {
 		}
 		l.Close()
 		if out = append(out, taken.next); len(out) == n {
+			taken.next += 15 // those that an error proposes in their place are nobody else's
 			return out, nil
 		}
 	}
@@ -230,4 +232,16 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(res.StatusCode) != args[0] {
 		ts.Fatalf("GET %s: got %s, want %s", args[1], res.Status, args[0])
 	}
+}
+
+func freePortsOf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: free-ports FILE CONFIG")
+	}
+	text := ts.ReadFile(args[0])
+	i := strings.Index(text, "\n[")
+	if i < 0 {
+		ts.Fatalf("no ports in %q", text)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text[i:]), 0o644))
 }

@@ -46,6 +46,9 @@ func runStack(ctx context.Context, f *folder, o startOptions, say *progress) err
 	if err != nil {
 		return err
 	}
+	if err := checkPorts(f, p.Config); err != nil {
+		return err
+	}
 	api, err := listen(p.Config.API.Port, "port in [api]")
 	if err != nil {
 		return err
@@ -224,6 +227,7 @@ func (st *stack) ready() error {
 	if err := st.db.folder.writeState(st.state); err != nil {
 		return err
 	}
+	st.db.folder.note()
 	st.db.say.say("Started Sluice local development setup.")
 	st.db.say.ready()
 	if st.options.readyFD != 0 {
