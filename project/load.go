@@ -158,6 +158,9 @@ var envCall = regexp.MustCompile(`^env\(([A-Za-z_][A-Za-z0-9_]*)\)$`)
 func substitute(v any, key string, env map[string]string, warnings *[]Warning) any {
 	switch v := v.(type) {
 	case map[string]any:
+		if off, is := v["enabled"].(bool); is && !off || unused(key) {
+			warnings = &[]Warning{} // nobody looks at its values
+		}
 		for _, k := range sortedKeys(v) {
 			v[k] = substitute(v[k], join(key, k), env, warnings)
 		}
@@ -180,9 +183,18 @@ func substitute(v any, key string, env map[string]string, warnings *[]Warning) a
 			}
 			return s
 		}
+		if unused(key) {
+			return v
+		}
 		*warnings = append(*warnings, Warning{key, fmt.Sprintf("the environment variable %s is not set; the value stays %q", m[1], v)})
 	}
 	return v
+}
+
+// unused reports whether nothing of Sluice reads a section or key; see notServed.
+func unused(key string) bool {
+	section, _, _ := strings.Cut(key, ".")
+	return slices.Contains([]string{"experimental", "functions", "edge_runtime", "analytics", "storage"}, section) || key == "studio.openai_api_key"
 }
 
 func sortedKeys(m map[string]any) []string {
