@@ -76,7 +76,7 @@ In a project's folder, with or without supabase/config.toml:
 	root.PersistentFlags().String("workdir", ".", "the project's folder, the one that holds supabase/")
 	root.PersistentFlags().Bool("debug", false, "log every connection and request")
 	root.AddCommand(newStart(stdout, stderr), newStatus(stdout, stderr), newStop(stderr), newDB(stdout, stderr), newMigration(stdout, stderr), newSlot(stdout, stderr),
-		newLogs(stdout), newDoctor(stdout, stderr), newExplain(stdout, stderr), newWhy(stdout, stderr), newCSP(stdout, stderr))
+		newBackup(stderr), newRestore(stderr), newLogs(stdout), newDoctor(stdout, stderr), newExplain(stdout, stderr), newWhy(stdout, stderr), newCSP(stdout, stderr))
 	return root
 }
 
