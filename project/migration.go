@@ -3,6 +3,7 @@ package project
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/pg"
 )
 
 // versionLayout is the version of a migration that is made now, in UTC.
@@ -78,6 +80,8 @@ type MigrationState struct {
 	Version string
 	Local   bool
 	Applied bool
+	// Changed tells that the file is not any more what was applied.
+	Changed bool
 }
 
 // History compares the folder with what the database at url has recorded, in the
@@ -96,16 +100,55 @@ func (p *Project) History(ctx context.Context, url sluice.Secret) ([]MigrationSt
 	if err != nil {
 		return nil, err
 	}
+	changed, err := r.changed(ctx, list, done)
+	if err != nil {
+		return nil, err
+	}
 	var out []MigrationState
 	for _, m := range list {
 		_, applied := done[m.Version]
-		out = append(out, MigrationState{m.Version, true, applied})
+		out = append(out, MigrationState{m.Version, true, applied, slices.Contains(changed, m.Version)})
 		delete(done, m.Version)
 	}
 	for version := range done {
-		out = append(out, MigrationState{version, false, true})
+		out = append(out, MigrationState{version, false, true, false})
 	}
 	slices.SortFunc(out, func(a, b MigrationState) int { return compareVersions(a.Version, b.Version) })
+	return out, nil
+}
+
+// ChangedText says what to do about a migration that was changed after it was applied.
+func ChangedText(version string) string {
+	return "migration " + version + " was changed after it was applied: the database has it as it was. Write a new migration, or make the database anew with: sluice db reset"
+}
+
+// changed returns the versions of files whose statements are not those that were
+// recorded. Records without statements, which older tools made, tell nothing.
+func (r *runner) changed(ctx context.Context, list []Migration, done map[string]string) ([]string, error) {
+	if len(done) == 0 {
+		return nil, nil
+	}
+	recorded, err := r.history(ctx, "select version, to_json(statements)::text from supabase_migrations.schema_migrations where statements is not null")
+	if pg.SQLState(err) == "42703" { // the column is younger than the table
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, m := range list {
+		var old []string
+		if text, ok := recorded[m.Version]; !ok || json.Unmarshal([]byte(text), &old) != nil {
+			continue
+		}
+		text, err := readScript(m.File)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Equal(old, splitStatements(text)) {
+			out = append(out, m.Version)
+		}
+	}
 	return out, nil
 }
 
@@ -134,6 +177,13 @@ func (p *Project) MigrateUp(ctx context.Context, url sluice.Secret, all bool, sa
 	done, err := r.applied(ctx)
 	if err != nil {
 		return err
+	}
+	changed, err := r.changed(ctx, list, done)
+	if err != nil {
+		return err
+	}
+	for _, version := range changed {
+		say("WARNING: " + ChangedText(version))
 	}
 	pending, err := pendingOf(list, done, all)
 	if err != nil || len(pending) == 0 {

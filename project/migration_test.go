@@ -80,7 +80,7 @@ func TestHistory(t *testing.T) {
 		return said, err
 	}
 	p := load("-- supabase/migrations/2_b.sql --\ncreate table b ();\n-- supabase/migrations/10_j.sql --\ncreate table j ();\n")
-	if diff := cmp.Diff([]project.MigrationState{{"2", true, false}, {"10", true, false}}, of(p)); diff != "" {
+	if diff := cmp.Diff([]project.MigrationState{{"2", true, false, false}, {"10", true, false, false}}, of(p)); diff != "" {
 		t.Error(diff)
 	}
 	empty := load("-- supabase/seed.sql --\nselect 1;\n")
@@ -94,7 +94,7 @@ func TestHistory(t *testing.T) {
 	if diff := cmp.Diff([]string{"Applying migration 10_j.sql...", "Applying migration 2_b.sql..."}, said); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	if diff := cmp.Diff([]project.MigrationState{{"2", true, true}, {"10", true, true}}, of(p)); diff != "" {
+	if diff := cmp.Diff([]project.MigrationState{{"2", true, true, false}, {"10", true, true, false}}, of(p)); diff != "" {
 		t.Error(diff)
 	}
 
@@ -104,14 +104,14 @@ func TestHistory(t *testing.T) {
 	if !errors.As(err, &he) || !he.Missing || !cmp.Equal(he.Migrations, []string{"10"}) || !errors.Is(err, sluice.ErrInvalid) {
 		t.Errorf("a file that is gone: %v", err)
 	}
-	late := load("-- supabase/migrations/10_j.sql --\n\n-- supabase/migrations/11_k.sql --\ncreate table k ();\n-- supabase/migrations/2_b.sql --\n\n-- supabase/migrations/3_c.sql --\ncreate table c ();\n")
+	late := load("-- supabase/migrations/10_j.sql --\ncreate table j ();\n-- supabase/migrations/11_k.sql --\ncreate table k ();\n-- supabase/migrations/2_b.sql --\ncreate table b ( );\n-- supabase/migrations/3_c.sql --\ncreate table c ();\n")
 	_, err = up(late, false)
 	if !errors.As(err, &he) || he.Missing || !cmp.Equal(he.Migrations, []string{"supabase/migrations/11_k.sql"}) {
 		t.Errorf("a file that comes late: %v", err)
 	}
 	wantTexts(t, db, "select coalesce(to_regclass('c')::text, '')", "")
 	said, err = up(late, true)
-	if diff := cmp.Diff([]string{"Applying migration 11_k.sql...", "Applying migration 3_c.sql..."}, said); err != nil || diff != "" {
+	if diff := cmp.Diff([]string{"WARNING: " + project.ChangedText("2"), "Applying migration 11_k.sql...", "Applying migration 3_c.sql..."}, said); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,7 +43,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(stderr, "sluice: %v\n", err)
+	if remedy := remedyOf(err); remedy != "" {
+		fmt.Fprintln(stderr, remedy)
+	}
 	return 1
+}
+
+// remedyOf says what to do about what the system refuses. PostgreSQL's programs tell
+// theirs as text.
+func remedyOf(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), "No space left on device"):
+		return "The disk is full: free space and run the command again. What was there is as it was, and what was begun is taken away."
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return "Sluice keeps its data in .sluice of the project's folder: use one that can be written, with --workdir."
+	}
+	return ""
 }
 
 // exitCode ends the program without another message: what went wrong has been

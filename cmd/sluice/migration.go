@@ -130,6 +130,11 @@ or its file is gone.`,
 				return err
 			}
 			printHistory(stdout, list)
+			for _, m := range list {
+				if m.Changed {
+					fmt.Fprintln(stderr, "WARNING: "+project.ChangedText(m.Version))
+				}
+			}
 			return nil
 		},
 	}

@@ -72,7 +72,11 @@ func room(t *testing.T) string {
 }
 
 func condition(cond string) (bool, error) {
-	if cond != "postgres" {
+	switch cond {
+	case "postgres":
+	case "tmpfs":
+		return mounts(), nil
+	default:
 		return false, fmt.Errorf("unknown condition %q", cond)
 	}
 	_, err := devpg.Find(context.Background())
@@ -80,6 +84,16 @@ func condition(cond string) (bool, error) {
 		return false, err
 	}
 	return err == nil, nil
+}
+
+// mounts reports whether this process may mount a file system.
+func mounts() bool {
+	dir, err := os.MkdirTemp("", "sluice-mount-")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(dir)
+	return exec.Command("mount", "-t", "tmpfs", "tmpfs", dir).Run() == nil && exec.Command("umount", dir).Run() == nil
 }
 
 func setup(env *testscript.Env) error {
