@@ -382,7 +382,7 @@ func (f *planted) sql(args []string) {
 	f.need(args, 1, 1, "sql STATEMENTS")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, f.ts.Getenv("DB_URL"))
+	conn, err := pgx.Connect(ctx, strings.Replace(f.ts.Getenv("DB_URL"), "//postgres:", "//supabase_admin:", 1))
 	f.ts.Check(err)
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, args[0])
