@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -290,4 +292,59 @@ func drive(b *testing.B, do func(which int, path string) (int, string)) {
 		})
 		report(b, &took)
 	})
+}
+
+// BenchmarkHalfLoad measures how long a row by its key takes at half of the rate that
+// the server can do with benchConns clients: each request has its time, and waits
+// count from there. b.N is the number of requests; give some thousands.
+func BenchmarkHalfLoad(b *testing.B) {
+	_, asUser := benchStack(b)
+	srv := httptest.NewServer(asUser)
+	defer srv.Close()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4 * benchConns}}
+	defer client.CloseIdleConnections()
+	var n atomic.Int64
+	ask := func() {
+		res, err := client.Get(fmt.Sprintf("%s/bench_items?id=eq.%d", srv.URL, n.Add(1)%10000+1))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		if body := drain(b, res); res.StatusCode != http.StatusOK {
+			b.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+	inAll := func(total, clients int, do func(i int)) time.Duration {
+		var next atomic.Int64
+		var all sync.WaitGroup
+		start := time.Now()
+		for range clients {
+			all.Go(func() {
+				for i := next.Add(1) - 1; i < int64(total); i = next.Add(1) - 1 {
+					do(int(i))
+				}
+			})
+		}
+		all.Wait()
+		return time.Since(start)
+	}
+	inAll(500, benchConns, func(int) { ask() }) // plans and connections
+	full := 2000 / inAll(2000, benchConns, func(int) { ask() }).Seconds()
+	every := time.Duration(float64(time.Second) / (full / 2))
+	took := make([]time.Duration, b.N)
+	b.ResetTimer()
+	start := time.Now()
+	inAll(b.N, 4*benchConns, func(i int) {
+		due := start.Add(time.Duration(i) * every)
+		time.Sleep(time.Until(due))
+		ask()
+		took[i] = time.Since(due)
+	})
+	b.StopTimer()
+	slices.Sort(took)
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	b.ReportMetric(full, "full-req/s")
+	b.ReportMetric(float64(p50.Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(p99.Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(p99)/float64(p50), "p99/p50")
 }

@@ -265,11 +265,13 @@ func (b *builder) orderBy(n *node) {
 	}
 }
 
-// page writes LIMIT and OFFSET.
+// page writes LIMIT and OFFSET. A limit that is a parameter counts as a tenth of all
+// rows in a plan for every value, so that PostgreSQL plans anew each time; as a number
+// of the text a plan is kept for each limit that clients use.
 func (b *builder) page(limit *int64, offset int64) {
 	if limit != nil {
 		b.lit(" LIMIT ")
-		b.value(itoa(*limit))
+		b.int(*limit)
 	}
 	if offset > 0 {
 		b.lit(" OFFSET ")
