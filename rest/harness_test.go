@@ -244,7 +244,7 @@ func (s *stack) run(name string, withSQL bool) {
 		if withSQL {
 			r := s.request(f.Name, body, header...)
 			r.URL.Path, r.URL.RawPath = strings.TrimPrefix(r.URL.Path, "/rest/v1"), strings.TrimPrefix(r.URL.RawPath, "/rest/v1")
-			out.Files = append(out.Files, txtar.File{Name: "sql", Data: []byte(s.server.Explain(r))})
+			out.Files = append(out.Files, txtar.File{Name: "sql", Data: []byte(readable.Replace(s.server.Explain(r)))})
 		}
 		w := s.do(f.Name, body, header...)
 		out.Files = append(out.Files, txtar.File{Name: "response", Data: []byte(s.show(f.Name, w))})
@@ -259,6 +259,12 @@ func (s *stack) run(name string, withSQL bool) {
 		s.t.Errorf("%s (run with -update to accept):\n%s", path, diff)
 	}
 }
+
+// readable breaks a statement into lines where its parts begin.
+var readable = strings.NewReplacer(
+	") SELECT ", ")\nSELECT ", "), \"", "),\n\"", " FROM ", "\n  FROM ", " WHERE ", "\n WHERE ", " LEFT JOIN ", "\n  LEFT JOIN ", " INNER JOIN ", "\n  INNER JOIN ",
+	" CROSS JOIN ", "\n  CROSS JOIN ", " ORDER BY ", "\n ORDER BY ", " GROUP BY ", "\n GROUP BY ", " RETURNING ", "\n RETURNING ", " ON CONFLICT ", "\n    ON CONFLICT ",
+)
 
 func readCase(text string) (header []string, body string) {
 	head, body, _ := strings.Cut(text, "\n\n")
