@@ -47,7 +47,7 @@ var notKept = map[string]bool{"postmaster.pid": true, "postmaster.opts": true}
 // progress, which may be nil, is told bytes that are done and all of them. A cluster
 // with tablespaces or links in it is refused: they lie elsewhere.
 func Backup(ctx context.Context, dataDir string, w io.Writer, m Manifest, progress func(done, total int64)) (Manifest, error) {
-	dir, err := found(dataDir)
+	dir, err := Place(dataDir)
 	if err != nil {
 		return m, err
 	}
@@ -277,8 +277,9 @@ func unpackFile(root *os.Root, name string, r io.Reader) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// found returns the folder that the cluster of dataDir lives in.
-func found(dataDir string) (string, error) {
+// Place returns the folder that the cluster of dataDir lives in, which is another one
+// where the server's user cannot enter dataDir.
+func Place(dataDir string) (string, error) {
 	abs, err := filepath.Abs(dataDir)
 	if err != nil {
 		return "", fmt.Errorf("resolve data folder: %w", err)

@@ -39,7 +39,8 @@ func checkPorts(f *folder, c project.Config) error {
 	var lines []string
 	others := map[string]bool{}
 	for _, x := range claims(c) {
-		if free(x.port) || x.section == "db" && f.leftPostgres(x.port) {
+		// Its file goes after its port does: looked at first, neither is missed.
+		if x.section == "db" && f.leftPostgres(x.port) || free(x.port) {
 			continue
 		}
 		line := fmt.Sprintf("  %d  port in [%s] is taken%s", x.port, x.section, devpg.Holder(x.port))
@@ -98,7 +99,11 @@ func nextFree(list []claim) []claim {
 // leftPostgres reports whether the project's own PostgreSQL was started on port, by
 // the file that it keeps while it runs.
 func (f *folder) leftPostgres(port int) bool {
-	text, err := os.ReadFile(filepath.Join(f.data(), "postmaster.pid"))
+	dir, err := devpg.Place(f.data())
+	if err != nil {
+		return false
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
 	lines := strings.Split(string(text), "\n")
 	return err == nil && len(lines) > 3 && strings.TrimSpace(lines[3]) == strconv.Itoa(port)
 }
