@@ -59,7 +59,7 @@ func (v *visit) subscribe(ctx context.Context, b binding) (*channel, []Finding) 
 	if err != nil {
 		return nil, []Finding{v.noJoin(err, fmt.Sprintf("a channel on %s.%s as %s", b.Schema, b.Table, who))}
 	}
-	if f := judgeEcho(b, ch.echo); f != nil {
+	if f := v.judgeEcho(b, ch.echo); f != nil {
 		ch.close()
 		return nil, []Finding{*f}
 	}
@@ -78,7 +78,7 @@ func (v *visit) subscribe(ctx context.Context, b binding) (*channel, []Finding) 
 
 // judgeEcho compares the reply's bindings with those that were sent, as clients
 // do.
-func judgeEcho(b binding, echo []json.RawMessage) *Finding {
+func (v *visit) judgeEcho(b binding, echo []json.RawMessage) *Finding {
 	var got struct {
 		binding
 		ID json.Number `json:"id"`
@@ -88,7 +88,7 @@ func judgeEcho(b binding, echo []json.RawMessage) *Finding {
 	}
 	text, _ := json.Marshal(echo) // what was read is JSON
 	f := fail(CodeBindings, "The server echoes the subscription to %s.%s otherwise than it was sent: clients report \"mismatch between server and client bindings for postgres changes\"", b.Schema, b.Table).
-		evidence("sent {event: %s, schema: %s, table: %s}, the reply has %s", b.Event, b.Schema, b.Table, shorten(string(text), 300)).
+		evidence("sent {event: %s, schema: %s, table: %s}, the reply has %s", b.Event, b.Schema, b.Table, v.hide.cut(string(text), 300)).
 		remedy("Name schema and table exactly as in the database (they are case-sensitive), and upgrade Realtime: a server must echo the bindings in their order, each with an id.")
 	return &f
 }
@@ -249,7 +249,7 @@ func (v *visit) removeProbe(ctx context.Context, b binding, row map[string]json.
 	}
 	text, _ := json.Marshal(row) // it was read from JSON
 	f := warn(CodeProbeStays, "The probe's row stays in %s.%s: this role may not delete it, or its values name other rows too", b.Schema, b.Table).
-		evidence("the row is %s", shorten(string(text), 300)).remedy("Delete it by hand.")
+		evidence("the row is %s", v.hide.cut(string(text), 300)).remedy("Delete it by hand.")
 	return &f
 }
 

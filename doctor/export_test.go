@@ -18,7 +18,7 @@ func (sink) Write(b []byte) (int, error) { return io.Discard.Write(b) }
 
 // ReadMessages reads a server's bytes to their end.
 func ReadMessages(data []byte) {
-	s := &socket{conn: sink{}, r: bufio.NewReader(bytes.NewReader(data)), vsn: phoenix.V2}
+	s := &socket{conn: sink{}, r: bufio.NewReader(bytes.NewReader(data)), vsn: phoenix.V2, hide: &redactor{}}
 	for {
 		if _, err := s.read(); err != nil {
 			return
@@ -30,7 +30,7 @@ func ReadMessages(data []byte) {
 func JudgePage(page, project, header string) []Finding {
 	p, _ := url.Parse(page)
 	u, _ := url.Parse(project)
-	a := &answer{header: http.Header{"Content-Security-Policy": {header}}}
+	a := &answer{hide: &redactor{}, header: http.Header{"Content-Security-Policy": {header}}}
 	return newDocument(p, a).judge(u)
 }
 

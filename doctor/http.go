@@ -25,6 +25,7 @@ type answer struct {
 	status  int
 	header  http.Header
 	body    []byte
+	hide    *redactor
 }
 
 // send makes one request to the project. Redirects are not followed: the key
@@ -44,10 +45,10 @@ func (v *visit) send(ctx context.Context, method, path string, header map[string
 		Transport:     transport(v.tlsConfig()),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return do(&client, req, method+" "+path)
+	return v.do(&client, req, method+" "+path)
 }
 
-func do(client *http.Client, req *http.Request, name string) (*answer, error) {
+func (v *visit) do(client *http.Client, req *http.Request, name string) (*answer, error) {
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, unwrapURL(err))
@@ -57,7 +58,7 @@ func do(client *http.Client, req *http.Request, name string) (*answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: read the body: %w", name, err)
 	}
-	return &answer{request: name, status: res.StatusCode, header: res.Header, body: text}, nil
+	return &answer{request: name, status: res.StatusCode, header: res.Header, body: text, hide: v.hide}, nil
 }
 
 // unwrapURL takes the URL out of a client's error: it stands in the evidence
@@ -87,7 +88,7 @@ func (a *answer) String() string {
 			text += fmt.Sprintf(" titled %q", t)
 		}
 	case text == "":
-		text = fmt.Sprintf("%q", shorten(string(a.body), 120))
+		text = fmt.Sprintf("%q", a.hide.cut(string(a.body), 120))
 	}
 	s := fmt.Sprintf("%s → %d, %s", a.request, a.status, text)
 	if to := a.header.Get("Location"); to != "" {
@@ -115,7 +116,7 @@ func (a *answer) message() string {
 	}
 	for _, name := range []string{"message", "msg", "error_description", "error"} {
 		if s, _ := fields[name].(string); s != "" {
-			return shorten(s, 300)
+			return a.hide.cut(s, 300)
 		}
 	}
 	return ""
@@ -140,11 +141,11 @@ func (a *answer) isHTML() bool {
 	return strings.Contains(a.header.Get("Content-Type"), "text/html") || bytes.HasPrefix(bytes.ToLower(bytes.TrimSpace(a.body)), []byte("<!doctype html"))
 }
 
-var titleForm = regexp.MustCompile(`(?is)<title[^>]*>\s*([^<]{1,80})`)
+var titleForm = regexp.MustCompile(`(?is)<title[^>]*>\s*([^<]+)`)
 
 func (a *answer) title() string {
 	if m := titleForm.FindSubmatch(a.body); m != nil {
-		return strings.TrimSpace(string(m[1]))
+		return a.hide.cut(strings.TrimSpace(string(m[1])), 80)
 	}
 	return ""
 }

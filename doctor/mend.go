@@ -50,18 +50,35 @@ func Mend(ctx context.Context, url sluice.Secret, fixes []string) error {
 		URL: url, Name: "sluice doctor", MaxConns: 1, StatementTimeout: mendTimeout, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		return err
+		return hidden(url, err)
 	}
 	defer pool.Close()
 	tx, err := pool.BeginTx(ctx, pgx.TxOptions{})
 	if err != nil {
-		return pg.Wrap(err, "connect")
+		return hidden(url, pg.Wrap(err, "connect"))
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // no effect after a commit
 	for _, sql := range append([]string{mendLock}, fixes...) {
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return pg.Wrap(err, "nothing was changed: %s", sql)
+			return hidden(url, pg.Wrap(err, "nothing was changed: %s", sql))
 		}
 	}
-	return pg.Wrap(tx.Commit(ctx), "nothing may have been changed: commit")
+	return hidden(url, pg.Wrap(tx.Commit(ctx), "nothing may have been changed: commit"))
 }
+
+// hidden takes the secrets of url out of an error, which may hold what a server
+// repeats.
+func hidden(url sluice.Secret, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &hiddenError{newRedactor(Config{DatabaseURL: url}).text(err.Error()), err}
+}
+
+type hiddenError struct {
+	text string
+	err  error
+}
+
+func (e *hiddenError) Error() string { return e.text }
+func (e *hiddenError) Unwrap() error { return e.err }

@@ -56,7 +56,7 @@ func (v *visit) fetchPage(ctx context.Context) (*document, *answer, error) {
 			return nil
 		},
 	}
-	a, err := do(&client, req, "GET "+v.cfg.Page)
+	a, err := v.do(&client, req, "GET "+withoutSecrets(req.URL))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,9 +107,9 @@ func (d *document) judge(project *url.URL) []Finding {
 	switch {
 	case len(findings) > 0:
 	case len(d.policies) == 0:
-		findings = []Finding{ok("%s has no Content-Security-Policy", d.url.Redacted())}
+		findings = []Finding{ok("%s has no Content-Security-Policy", withoutSecrets(d.url))}
 	default:
-		findings = []Finding{ok("%s may connect to the project and its socket", d.url.Redacted())}
+		findings = []Finding{ok("%s may connect to the project and its socket", withoutSecrets(d.url))}
 	}
 	return findings
 }

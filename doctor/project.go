@@ -161,7 +161,7 @@ func (v *visit) judgeEnvURL(s setting, u *url.URL) *Finding {
 			remedy("Write the same name everywhere: in %s, in connect-src and in the page's address.", s.file)
 		return &f
 	}
-	f := fail(CodeEnvDiffers, "%s in %s is %s, not the address that was visited", s.name, s.file, u.Redacted()).
+	f := fail(CodeEnvDiffers, "%s in %s is %s, not the address that was visited", s.name, s.file, withoutSecrets(u)).
 		evidence("visited %s", v.base).
 		remedy("If %s is the right address, put it into %s and restart the app's dev server; else visit the other one.", v.base, s.file)
 	return &f

@@ -21,6 +21,7 @@ type socket struct {
 	conn net.Conn
 	r    *bufio.Reader
 	vsn  phoenix.Version
+	hide *redactor
 	ref  int
 }
 
@@ -104,7 +105,7 @@ func (s *socket) read() (message, error) {
 	}
 	m, err := phoenix.Decode(s.vsn, whole, false)
 	if err != nil {
-		return message{}, fmt.Errorf("read message %q: %w", shorten(string(whole), 120), err)
+		return message{}, fmt.Errorf("read message %q: %w", s.hide.cut(string(whole), 120), err)
 	}
 	return message{Message: m}, nil
 }

@@ -57,13 +57,13 @@ func (v *visit) upgrade(ctx context.Context, h handshake) (*socket, *answer, err
 		}
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	a := &answer{request: name, status: res.StatusCode, header: res.Header}
+	a := &answer{request: name, status: res.StatusCode, header: res.Header, hide: v.hide}
 	if a.status == http.StatusSwitchingProtocols {
 		vsn, err := phoenix.ParseVersion(h.vsn)
 		if err != nil {
 			vsn = phoenix.V2 // the server took it; only the handshake is looked at
 		}
-		return &socket{conn: conn, r: r, vsn: vsn}, a, nil
+		return &socket{conn: conn, r: r, vsn: vsn, hide: v.hide}, a, nil
 	}
 	// A body that never ends must not hold the visit; what came of it counts.
 	a.body, _ = io.ReadAll(io.LimitReader(res.Body, maxBody))
