@@ -17,6 +17,12 @@ import (
 type Statement struct {
 	SQL  string
 	Args [][]byte
+	// Large, if set, may take the last value of a row out of the Result, where it
+	// is then empty, when it has LargeValue bytes or more: as it comes from the
+	// server, while the transaction is open. At most one statement of a Pipeline
+	// has it, and it holds nothing up but itself. What comes after it may still
+	// fail.
+	Large LargeFunc
 }
 
 // Result is what a statement returned: values in text form.
@@ -116,6 +122,7 @@ type run struct {
 
 	clean  bool // the connection may go back as it is
 	reused bool // a statement was prepared earlier
+	took   bool // a Statement.Large has taken a value
 }
 
 // staleStates are the errors that a statement prepared earlier can owe to a
@@ -124,7 +131,7 @@ type run struct {
 var staleStates = map[string]bool{"26000": true, "0A000": true, "42883": true, "42804": true, "42P18": true, "22P02": true, "XX000": true}
 
 func (r *run) stale(err error) bool {
-	return r.reused && staleStates[SQLState(err)] && !r.conn.IsClosed()
+	return r.reused && !r.took && staleStates[SQLState(err)] && !r.conn.IsClosed()
 }
 
 // scope is what tells prepared statements of equal text apart.
@@ -154,14 +161,20 @@ func (r *run) once(ctx context.Context) ([]Result, error) {
 	s.send("", beginSQL(r.opt.ReadOnly), nil)
 	s.send("", settingsSQL(len(r.set)), settingsArgs(r.set))
 	scope := r.scope()
-	for _, st := range r.statements {
+	t := tapOf(r.conn)
+	for i, st := range r.statements {
+		if st.Large != nil {
+			t.set(2+i, st.Large) // behind BEGIN and the settings
+		}
 		s.send(scope, st.SQL, st.Args)
 	}
+	defer t.set(0, nil)
 	if r.check == nil {
 		r.sendEnd(s)
 	}
 	r.reused = s.reused
 	results, err := s.exchange()
+	r.took = t.took
 	done := 2 + len(r.statements) // BEGIN and the settings
 	if len(results) < done || r.check == nil && len(results) == done {
 		if err == nil {

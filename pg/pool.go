@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sluice-dev/sluice"
@@ -54,6 +55,10 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	}
 	if pc.ConnConfig.ConnectTimeout == 0 {
 		pc.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
+		putTap(&cc.Config)
+		return nil
 	}
 	p, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {

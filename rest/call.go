@@ -67,8 +67,9 @@ func (b *builder) call(c *call) {
 	b.lit(")")
 }
 
-// callQuery calls a function, once.
-func callQuery(r *request, c *call) *builder {
+// callQuery calls a function, once. controlled: what it says about the answer
+// stands before the body, and is read when it has run.
+func callQuery(r *request, c *call, controlled bool) *builder {
 	b := &builder{}
 	b.lit("WITH ")
 	b.arguments(c)
@@ -87,20 +88,24 @@ func callQuery(r *request, c *call) *builder {
 			f = b.once(&r.node, f)
 		}
 		b.read(&r.node, f, counted, nil)
-		b.result(m, counted, r.method != "HEAD", false)
+		b.result(m, counted, r.method != "HEAD", controlled)
 	case c.f.ReturnsSet:
 		b.lit(`"_f" ("v") AS (SELECT `)
 		b.call(c)
 		b.lit(`), "_s" AS (SELECT "v" FROM "_f"`)
 		b.page(r.limit, r.offset)
-		b.lit(`) SELECT (SELECT pg_catalog.count(*) FROM "_f")::text, pg_catalog.count(*)::text, COALESCE(pg_catalog.json_agg("_s"."v")::text, '[]') FROM "_s"`)
+		b.lit(`) SELECT (SELECT pg_catalog.count(*) FROM "_f")::text, pg_catalog.count(*)::text, `)
+		b.controls(controlled)
+		b.lit(`COALESCE(pg_catalog.json_agg("_s"."v")::text, '[]') FROM "_s"`)
 	default:
-		b.lit(`"_s" ("v") AS (SELECT `)
+		b.lit(`"_s" ("v") AS MATERIALIZED (SELECT `)
 		b.call(c)
+		b.lit(`) SELECT '1', '1', `)
+		b.controls(controlled)
 		if c.f.ReturnsVoid {
-			b.lit(`) SELECT '1', '1', pg_catalog.count("v")::text FROM "_s"`)
+			b.lit(`pg_catalog.count("v")::text FROM "_s"`)
 		} else {
-			b.lit(`) SELECT '1', '1', COALESCE(pg_catalog.to_json("v")::text, 'null') FROM "_s"`)
+			b.lit(`COALESCE(pg_catalog.to_json("v")::text, 'null') FROM "_s"`)
 		}
 	}
 	return b

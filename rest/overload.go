@@ -45,7 +45,8 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 		return nil, fail(http.StatusBadRequest, "PGRST128", "Function must return SETOF or TABLE when max-affected preference is used with handling=strict")
 	}
 	r.limit = capped(r.limit, opt.maxRows)
-	p.query = callQuery(r, c)
+	p.controlled = p.readOnly
+	p.query = callQuery(r, c, p.controlled)
 	veto := vetoWrite(r, true)
 	switch {
 	case !f.ReturnsSet:

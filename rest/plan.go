@@ -29,7 +29,7 @@ type plan struct {
 	rollback bool
 	// immediate: deferred constraints are checked although nothing is committed.
 	immediate bool
-	// controlled: the query's row has the controls behind its own columns.
+	// controlled: the query's row has the controls before the body.
 	controlled bool
 	hoisted    []schema.Setting
 	// describing is run in place of a query, and describe answers with its result.
@@ -78,7 +78,7 @@ func (p *plan) skip(res []pg.Result) []pg.Result {
 // controls is the row of what SQL has said about the answer.
 func (p *plan) controls(res []pg.Result) [][]byte {
 	if p.controlled {
-		return res[0].Rows[0][3:]
+		return res[0].Rows[0][2:4]
 	}
 	return res[len(res)-1].Rows[0]
 }

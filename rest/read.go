@@ -340,19 +340,15 @@ func (b *builder) all(n *node, f from) {
 	b.where(n)
 }
 
-// result writes the outer SELECT over "_s": total, rows of the page, body. Of a
-// read it has the controls, too: no trigger comes later.
+// result writes the outer SELECT over "_s": total, rows of the page, body. Of what
+// reads only it has the controls before the body: no trigger comes later.
 func (b *builder) result(m media, counted, body, controlled bool) {
 	if counted {
 		b.lit(` SELECT (SELECT "n" FROM "_c")::text`)
 	} else {
 		b.lit(" SELECT pg_catalog.count(*)::text")
 	}
-	b.answer(m, body)
-	if controlled {
-		b.lit(", ")
-		b.lit(controls)
-	}
+	b.answer(m, body, controlled)
 	b.lit(` FROM "_s"`)
 }
 
@@ -360,9 +356,11 @@ func (b *builder) result(m media, counted, body, controlled bool) {
 const csvNames fragment = `(SELECT pg_catalog.string_agg(CASE WHEN "k" ~ E'[",\n\r]' THEN '"' || pg_catalog.replace("k", '"', '""') || '"' ELSE "k" END, ',')` +
 	` FROM pg_catalog.json_object_keys((SELECT pg_catalog.row_to_json("_s".*) FROM "_s" LIMIT 1)) AS "_k" ("k"))`
 
-// answer writes the rows of the page and the body.
-func (b *builder) answer(m media, body bool) {
+// answer writes the rows of the page, the controls and the body, which is the last
+// so that it can be sent while it comes.
+func (b *builder) answer(m media, body, controlled bool) {
 	b.lit(", pg_catalog.count(*)::text, ")
+	b.controls(controlled)
 	switch {
 	case !body:
 		b.lit("''")
@@ -381,6 +379,13 @@ func (b *builder) answer(m media, body bool) {
 		b.lit(`COALESCE(pg_catalog.json_strip_nulls(pg_catalog.json_agg("_s".*))::text, '[]')`)
 	default:
 		b.lit(`COALESCE(pg_catalog.json_agg("_s".*)::text, '[]')`)
+	}
+}
+
+func (b *builder) controls(yes bool) {
+	if yes {
+		b.lit(controls)
+		b.lit(", ")
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-dev/sluice/schema"
 )
 
-// counts is the one row that every query returns.
+// counts is the one row that every query returns, without the controls.
 type counts struct {
 	total, page int64
 	body        []byte
@@ -33,7 +33,7 @@ func readCounts(res pg.Result) (counts, error) {
 	if err1 != nil || err2 != nil {
 		return c, fmt.Errorf("statement returned the counts %q and %q", row[0], row[1])
 	}
-	c.body = row[2]
+	c.body = row[len(row)-1]
 	return c, nil
 }
 
@@ -307,7 +307,13 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-func (a *answer) write(w http.ResponseWriter, h *http.Request) {
+// hasBody reports whether a body follows the head.
+func (a *answer) hasBody(h *http.Request) bool {
+	return a.contentType != "" && h.Method != http.MethodHead && a.status != http.StatusNoContent
+}
+
+// head writes everything but the body, of size bytes.
+func (a *answer) head(w http.ResponseWriter, h *http.Request, size int64) {
 	hd := w.Header()
 	set := func(k, v string) {
 		if v != "" {
@@ -329,13 +335,17 @@ func (a *answer) write(w http.ResponseWriter, h *http.Request) {
 		hd[k] = v
 	}
 	switch {
-	case a.contentType != "" && h.Method != http.MethodHead && a.status != http.StatusNoContent:
-		hd.Set("Content-Length", strconv.Itoa(len(a.body)))
+	case a.hasBody(h):
+		hd.Set("Content-Length", itoa(size))
 	case a.length:
 		hd.Set("Content-Length", "0")
 	}
 	w.WriteHeader(a.status)
-	if a.contentType != "" && h.Method != http.MethodHead && a.status != http.StatusNoContent {
+}
+
+func (a *answer) write(w http.ResponseWriter, h *http.Request) {
+	a.head(w, h, int64(len(a.body)))
+	if a.hasBody(h) {
 		_, _ = w.Write(a.body) // a client that is gone needs no answer
 	}
 }

@@ -49,14 +49,22 @@ type Config struct {
 	BodyLimit int64
 	// AcquireTimeout bounds the wait for a connection. Default 10 s.
 	AcquireTimeout time.Duration
+	// LargeAnswers is how many answers of 8 MiB and more may be on their way
+	// straight from PostgreSQL at once, each with a connection of Pool; more are
+	// taken into memory. Default 4.
+	LargeAnswers int
+	// StallTimeout is how long a client may take nothing of such an answer.
+	// Default 30 s.
+	StallTimeout time.Duration
 	// Logger is required.
 	Logger *slog.Logger
 }
 
 // Server serves the paths behind /rest/v1.
 type Server struct {
-	cfg Config
-	log *slog.Logger
+	cfg   Config
+	log   *slog.Logger
+	large chan struct{} // a place for each of Config.LargeAnswers
 }
 
 // New checks cfg.
@@ -76,7 +84,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.AcquireTimeout == 0 {
 		cfg.AcquireTimeout = 10 * time.Second
 	}
-	return &Server{cfg, cfg.Logger}, nil
+	if cfg.LargeAnswers == 0 {
+		cfg.LargeAnswers = 4
+	}
+	if cfg.StallTimeout == 0 {
+		cfg.StallTimeout = 30 * time.Second
+	}
+	return &Server{cfg, cfg.Logger, make(chan struct{}, cfg.LargeAnswers)}, nil
 }
 
 // ServeHTTP serves one request: parse, plan, run, answer.
@@ -86,12 +100,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, h *http.Request) {
 		id.Claims = sluice.Claims{Role: "anon", JSON: json.RawMessage(`{"role":"anon"}`)}
 	}
 	id.Claims.JSON = withRole(id.Claims)
-	a, err := s.serve(h, id)
-	if err != nil {
+	a, err := s.serve(w, h, id)
+	switch {
+	case err != nil:
 		s.answerError(w, h, asError(err, id.Claims.Subject == "" && id.Claims.Role == "anon"))
-		return
+	case a != nil:
+		a.write(w, h)
 	}
-	a.write(w, h)
 }
 
 // withRole fills the role in that a token without one acts as.
@@ -108,8 +123,8 @@ func withRole(c sluice.Claims) json.RawMessage {
 	return slices.Concat(head, []byte(sep+`"role":"anon"}`))
 }
 
-// serve runs everything up to the answer.
-func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
+// serve runs everything up to the answer, which is nil when it was sent already.
+func (s *Server) serve(w http.ResponseWriter, h *http.Request, id sluice.Identity) (*answer, error) {
 	if id.BearerErr != nil {
 		return nil, fromToken(id.BearerErr, id.Bearer)
 	}
@@ -124,7 +139,7 @@ func (s *Server) serve(h *http.Request, id sluice.Identity) (*answer, error) {
 	case p.empty != nil:
 		return p.empty, nil
 	}
-	return s.run(h, id, r, p)
+	return s.run(w, h, id, r, p)
 }
 
 // audienceFits reports whether the claim aud is of a form that it may have. No
@@ -176,8 +191,8 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	return r, p, nil
 }
 
-// run executes the plan as the user.
-func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
+// run executes the plan as the user. A large answer it sends itself.
+func (s *Server) run(w http.ResponseWriter, h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
 	settings, ok := p.snapshot.Roles[id.Claims.Role]
 	if !ok {
 		return nil, &Error{
@@ -196,8 +211,16 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 			return p.veto(c)
 		}
 	}
-	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, p.statements(), check)
-	if err != nil {
+	statements := p.statements()
+	st := &stream{s: s, w: w, h: h}
+	p.streams(statements, r, st)
+	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, statements, check)
+	switch {
+	case st.finish(err):
+		return nil, nil
+	case st.refused != nil:
+		return nil, st.refused
+	case err != nil:
 		return nil, err
 	}
 	res = p.skip(res)
@@ -207,6 +230,11 @@ func (s *Server) run(h *http.Request, id sluice.Identity, r *request, p *plan) (
 	if r.media.plan != nil {
 		return s.planAnswer(r, res[0]), nil
 	}
+	return p.read(r, res)
+}
+
+// read makes the answer of what the statements returned.
+func (p *plan) read(r *request, res []pg.Result) (*answer, error) {
 	c, err := p.counts(r, res)
 	if err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func (b *builder) written(r *request) {
 			b.ident(n.source.alias)
 		}, false, nil)
 		b.lit(` SELECT (SELECT pg_catalog.count(*) FROM "_w")::text`)
-		b.answer(r.media, true)
+		b.answer(r.media, true, false)
 		b.lit(` FROM "_s"`)
 	case "headers-only":
 		b.lit(` SELECT pg_catalog.count(*)::text, pg_catalog.count(*)::text, COALESCE((pg_catalog.json_agg("_w".*) -> 0)::text, '') FROM "_w"`)
