@@ -31,6 +31,9 @@ type Setting struct{ Name, Value string }
 type AsOptions struct {
 	// ReadOnly begins the transaction READ ONLY.
 	ReadOnly bool
+	// Isolation is its level in PostgreSQL's words, in lower case. The default, also
+	// for words that are none, is the login's.
+	Isolation string
 	// StatementTimeout, if positive, is set for this transaction.
 	StatementTimeout time.Duration
 	// Settings are set after role and claims. Names that belong to the identity
@@ -123,11 +126,20 @@ func settingsArgs(set []Setting) [][]byte {
 	return args
 }
 
-func beginSQL(readOnly bool) string {
+func beginSQL(readOnly bool, isolation string) string {
+	begin := "begin"
 	if readOnly {
-		return "begin read only"
+		begin = "begin read only"
 	}
-	return "begin"
+	switch isolation {
+	case "serializable":
+		return begin + " isolation level serializable"
+	case "repeatable read":
+		return begin + " isolation level repeatable read"
+	case "read committed", "read uncommitted":
+		return begin + " isolation level read committed"
+	}
+	return begin
 }
 
 // cleanSession ends what a function called as a user may have left in the
@@ -155,7 +167,7 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	defer func() { release(c, clean) }()
 
 	conn := c.Conn()
-	if err := beginAs(ctx, conn.PgConn(), set, opt.ReadOnly); err != nil {
+	if err := beginAs(ctx, conn.PgConn(), set, beginSQL(opt.ReadOnly, opt.Isolation)); err != nil {
 		return Wrap(err, "begin as role %q", id.Role)
 	}
 	if err := fn(ctx, conn); err != nil {
@@ -181,10 +193,10 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	return nil // committed, even if the session could not be cleaned
 }
 
-// beginAs begins a transaction and applies set to it, in one flush.
-func beginAs(ctx context.Context, conn *pgconn.PgConn, set []Setting, readOnly bool) error {
+// beginAs begins a transaction by begin and applies set to it, in one flush.
+func beginAs(ctx context.Context, conn *pgconn.PgConn, set []Setting, begin string) error {
 	pipe := conn.StartPipeline(ctx)
-	pipe.SendQueryParams(beginSQL(readOnly), nil, nil, nil, nil)
+	pipe.SendQueryParams(begin, nil, nil, nil, nil)
 	pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
 	err := pipe.Sync()
 	if err == nil {

@@ -224,7 +224,7 @@ func (e *each) send(pipe *pgconn.Pipeline, r *registry) {
 		text("rollback to savepoint s")
 		pipe.SendPipelineSync()
 	}
-	text(beginSQL(e.readOnly))
+	text(beginSQL(e.readOnly, ""))
 	text("savepoint s")
 	pipe.SendPipelineSync()
 	for i := range e.fronts {

@@ -158,7 +158,7 @@ func (r *run) once(ctx context.Context) ([]Result, error) {
 	s := &sender{pipe: pipe, registry: registryOf(r.conn)}
 	defer s.settle()
 	s.deallocate()
-	s.send("", beginSQL(r.opt.ReadOnly), nil)
+	s.send("", beginSQL(r.opt.ReadOnly, r.opt.Isolation), nil)
 	s.send("", settingsSQL(len(r.set)), settingsArgs(r.set))
 	scope := r.scope()
 	t := tapOf(r.conn)

@@ -27,8 +27,11 @@ func (s *Server) planCall(r *request, snap *schema.Snapshot, opt *options) (*pla
 	f := c.f
 	p := &plan{function: f, readOnly: r.reads() || f.Volatility != 'v', answer: s.callAnswer(f)}
 	for _, v := range f.Settings {
-		if v.Name == "statement_timeout" {
+		switch v.Name {
+		case "statement_timeout":
 			p.hoisted = append(p.hoisted, v)
+		case isolationSetting:
+			p.isolation = v.Value
 		}
 	}
 	if !f.ReturnsRow || f.Anonymous {

@@ -32,6 +32,7 @@ type plan struct {
 	// controlled: the query's row has the controls before the body.
 	controlled bool
 	hoisted    []schema.Setting
+	isolation  string // a function's own; empty: the role's
 	// describing is run in place of a query, and describe answers with its result.
 	describing pg.Statement
 	describe   func(pg.Result) (*answer, error)

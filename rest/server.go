@@ -194,13 +194,26 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 // run executes the plan as the user. A large answer it sends itself.
 func (s *Server) run(w http.ResponseWriter, h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
 	settings, ok := p.snapshot.Roles[id.Claims.Role]
-	if !ok {
+	switch {
+	case ok:
+	case id.Claims.Role == "anon" && id.Bearer == "":
+		// That the login may not act as anon is how anonymous access is disabled.
+		e := fail(http.StatusUnauthorized, "PGRST302", "Anonymous access is disabled")
+		e.Challenge = "Bearer"
+		return nil, e
+	default:
 		return nil, &Error{
 			Status: http.StatusUnauthorized, Code: "22023", Message: fmt.Sprintf("role %q does not exist", id.Claims.Role),
 			Details: "The role of the token is not one that the login may act as.", Hint: fmt.Sprintf("grant %s to authenticator;", id.Claims.Role), Challenge: "Bearer",
 		}
 	}
 	opt := pg.AsOptions{ReadOnly: p.readOnly, Rollback: p.rollback, AcquireTimeout: s.cfg.AcquireTimeout, Settings: s.settings(h, r, settings, p)}
+	opt.Isolation = p.isolation
+	for _, v := range settings {
+		if v.Name == isolationSetting && opt.Isolation == "" {
+			opt.Isolation = v.Value
+		}
+	}
 	var check func([]pg.Result) error
 	if p.veto != nil && r.media.plan == nil {
 		check = func(res []pg.Result) error {
@@ -245,6 +258,9 @@ func (p *plan) read(r *request, res []pg.Result) (*answer, error) {
 	}
 	return a, a.override(p.controls(res))
 }
+
+// isolationSetting is a setting that must be known when a transaction begins.
+const isolationSetting = "default_transaction_isolation"
 
 // settings are what SQL can see of the request (spec rest 1.6).
 func (s *Server) settings(h *http.Request, r *request, role []schema.Setting, p *plan) []pg.Setting {

@@ -127,6 +127,25 @@ func TestRefusedRoles(t *testing.T) {
 	}
 }
 
+// Who revokes anon from the login has disabled anonymous access.
+//
+// spec: rest:AU-19
+func TestAnonymousAccessDisabled(t *testing.T) {
+	t.Parallel()
+	s := startPrivate(t)
+	s.Exec("revoke anon from authenticator")
+	s.reload()
+	for _, header := range [][]string{nil, {"apikey", string(token.DevPublishableKey)}, {"Authorization", "Basic eDp5"}} {
+		w := s.do("GET /items", "", header...)
+		wantError(t, w, http.StatusUnauthorized, "PGRST302", "Anonymous access is disabled")
+		if got := w.Header().Get("WWW-Authenticate"); got != "Bearer" {
+			t.Errorf("%q: WWW-Authenticate %q", header, got)
+		}
+	}
+	wantError(t, s.do("GET /items", "", "As", "anon"), http.StatusUnauthorized, "22023", `role "anon" does not exist`)
+	s.want(`200 0-0/* [{"id":1}]`, "GET /notes?select=id", "", "As", "alice")
+}
+
 // spec: rest:RT-09
 func TestNoConnectionForWhatIsDecidedBefore(t *testing.T) {
 	t.Parallel()
@@ -216,6 +235,24 @@ func TestRoleSettings(t *testing.T) {
 	db.Exec(`alter role anon set statement_timeout = '5s'`)
 	db.reload()
 	db.want(`200 0-0/* "5s"`, "GET /rpc/setting?name=statement_timeout", "")
+}
+
+// spec: rest:TX-03
+func TestIsolation(t *testing.T) {
+	t.Parallel()
+	s := startPrivate(t)
+	s.Exec(`create function public.level() returns text language sql stable as $$ select current_setting('transaction_isolation') $$;
+create function public.own_level() returns text language sql set default_transaction_isolation = 'repeatable read' as $$ select current_setting('transaction_isolation') $$;
+create table public.levels (id int primary key, level text default current_setting('transaction_isolation'));
+grant all on public.levels to authenticated, anon;
+alter role authenticated set default_transaction_isolation = 'serializable';`)
+	s.reload()
+	s.want(`200 0-0/* "read committed"`, "GET /rpc/level", "")
+	s.want(`200 0-0/* "serializable"`, "GET /rpc/level", "", "As", "alice")
+	s.want(`200 0-0/* "repeatable read"`, "POST /rpc/own_level", "", "As", "alice")
+	s.want(`200 0-0/* "repeatable read"`, "GET /rpc/own_level", "")
+	s.want(`201 */* [{"level":"serializable"}]`, "POST /levels?select=level", `{"id":1}`, "Prefer", "return=representation", "As", "alice")
+	s.want(`201 */* [{"level":"read committed"}]`, "POST /levels?select=level", `{"id":2}`, "Prefer", "return=representation")
 }
 
 // spec: rest:TX-13 rest:TX-19 rest:TX-20
