@@ -281,6 +281,9 @@ func (x *expander) call(e *expr, s scope) (*expr, error) {
 		return nil, within(err, "the function %s.%s", f.Schema, f.Name)
 	}
 	if e.not {
+		if f.Strict {
+			return nil, refuse("%s.%s, a STRICT function that returns a set", f.Schema, f.Name)
+		}
 		// A set stands in FROM, or alone in a select list: see query.
 		return &expr{kind: kFunc, typ: e.typ, mod: -1, fn: e.fn, not: true, query: body}, nil
 	}

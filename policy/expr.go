@@ -375,9 +375,10 @@ func queryOf(n *node) (*query, error) {
 	if err := q.takeTargets(n); err != nil {
 		return nil, err
 	}
-	// An order decides which rows a limit leaves.
-	if q.limit != nil && n.set("sortClause") {
-		return nil, refuse("a sub-select with ORDER BY and LIMIT")
+	// An order decides which rows a limit leaves, which row is a function's value, and
+	// what an array is.
+	if n.set("sortClause") {
+		return nil, refuse("a sub-select with ORDER BY")
 	}
 	return q, nil
 }

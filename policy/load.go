@@ -341,9 +341,17 @@ func (l *loader) body(oid uint32, f *function) (*query, error) {
 	if q := l.bodies[oid]; q != nil {
 		return q, nil
 	}
+	path := l.searchPath
+	for _, c := range f.Config {
+		name, value, _ := strings.Cut(c, "=")
+		if name != "search_path" {
+			return nil, refuse("a setting of its own (%s)", name)
+		}
+		path = value
+	}
 	text := f.Body
 	if text == nil {
-		analysed, err := l.analyse(f)
+		analysed, err := l.analyse(f, path)
 		if err != nil {
 			return nil, err
 		}
@@ -373,15 +381,7 @@ func (l *loader) body(oid uint32, f *function) (*query, error) {
 	return q, nil
 }
 
-func (l *loader) analyse(f *function) (string, error) {
-	path := l.searchPath
-	for _, c := range f.Config {
-		name, value, _ := strings.Cut(c, "=")
-		if name != "search_path" {
-			return "", refuse("a setting of its own (%s)", name)
-		}
-		path = value
-	}
+func (l *loader) analyse(f *function, path string) (string, error) {
 	if strings.Contains(path, "$user") {
 		return "", refuse("a search_path with $user")
 	}

@@ -140,9 +140,9 @@ func claimsSQL(types []string) string {
 	arrays, names, cast := make([]string, len(types)), make([]string, len(types)), make([]string, len(types))
 	for i, t := range types {
 		n := strconv.Itoa(i)
-		arrays[i], names[i], cast[i] = "$"+strconv.Itoa(i+2)+"::pg_catalog.text[]", "s"+n, "s"+n+"::"+t+" as s"+n
+		arrays[i], names[i], cast[i] = "pg_catalog.unnest($"+strconv.Itoa(i+2)+"::pg_catalog.text[])", "s"+n, "s"+n+"::"+t+" as s"+n
 	}
-	return "c as (select " + strings.Join(cast, ", ") + ", g from pg_catalog.unnest(" + strings.Join(arrays, ", ") +
+	return "c as (select " + strings.Join(cast, ", ") + ", g from rows from (" + strings.Join(arrays, ", ") +
 		") with ordinality as c (" + strings.Join(append(names, "g"), ", ") + "))"
 }
 
