@@ -21,6 +21,8 @@ type Keys interface {
 	Sign(claims map[string]any) (string, error)
 	// JWKS returns the public keys as a JSON object; symmetric keys are not in it.
 	JWKS() []byte
+	// MAC authenticates text by a key that only the project has.
+	MAC(text string) []byte
 }
 
 // Config describes Auth. The zero value of a switch is off; what the Supabase

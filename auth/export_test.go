@@ -56,7 +56,6 @@ var (
 	Wants2024   = wants2024
 	CheckPKCE   = checkPKCE
 	UnknownHash = unknownHash
-	HashCode    = hashCode
 )
 
 // BcryptCost is the cost of stored passwords.
@@ -220,4 +219,9 @@ func AzureVerified(base string, edov any) bool {
 		panic(err) // the same
 	}
 	return azureEmail(&provider{base: base}, c)
+}
+
+// HashCode is what is stored of a code.
+func HashCode(keys Keys, address, code string) string {
+	return (&Server{cfg: Config{Keys: keys}}).hashCode(address, code)
 }

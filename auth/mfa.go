@@ -257,6 +257,10 @@ func (s *Server) verifyFactor(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return notFound(err)
 		}
+		if f.Status != "verified" && c.hasVerifiedFactor() && !c.aal2() { // as when it is enrolled
+			refused = errEnrollAAL
+			return nil
+		}
 		right, err := s.checkFactorCode(ctx, tx, f, challenge, from.ip, body.Code)
 		if err != nil {
 			return err
@@ -317,7 +321,7 @@ func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, f *factor, chall
 		return false, errRateLimit
 	}
 	if f.FactorType == "phone" {
-		return sent != "" && subtle.ConstantTimeCompare([]byte(hashCode(phone, code)), []byte(sent)) == 1, nil
+		return sent != "" && subtle.ConstantTimeCompare([]byte(s.hashCode(phone, code)), []byte(sent)) == 1, nil
 	}
 	return totpFits(secret, code, now), nil
 }

@@ -304,3 +304,24 @@ func FuzzQR(f *testing.F) {
 		}
 	})
 }
+
+// An enrolment that was left over gives nobody the second level who may not enroll
+// a new factor.
+func TestOldEnrolmentNeedsTheSecondFactor(t *testing.T) {
+	t.Parallel()
+	s, x := withPhones(t, withTOTP)
+	s.signUp("a@example.com")
+	thief := s.login("a@example.com", password).ok(200)
+	old := s.enroll(thief.access(), "old")
+	s.challenge(thief.access(), old)
+
+	owner := s.login("a@example.com", password).ok(200)
+	f := s.do("POST", "/factors", object{"factor_type": "phone", "friendly_name": "mine", "phone": phone}, as(owner.access())).ok(200).str("id")
+	challenge := s.do("POST", "/factors/"+f+"/challenge", nil, as(owner.access())).ok(200).str("id")
+	s.do("POST", "/factors/"+f+"/verify", object{"challenge_id": challenge, "code": x.take(t, phone)}, as(owner.access())).ok(200)
+	s.clock.pass(2 * time.Hour)
+
+	again := s.login("a@example.com", password).ok(200)
+	s.verifyFactor(again.access(), old, s.challenge(again.access(), old), auth.TOTPAt(old.secret, s.clock.now())).
+		refused(403, "insufficient_aal", "AAL2 required to enroll a new factor")
+}

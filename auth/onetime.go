@@ -90,7 +90,7 @@ const pkcePrefix = "pkce_"
 // newOneTime makes the token for an address.
 func (s *Server) newOneTime(address string, f flow) oneTime {
 	code := newCode(s.cfg.CodeLength)
-	hash := hashCode(address, code)
+	hash := s.hashCode(address, code)
 	if f.pkce() {
 		hash = pkcePrefix + hash
 	}
@@ -107,10 +107,11 @@ func newCode(n int) string {
 	return fmt.Sprintf("%0*d", n, v)
 }
 
-// hashCode ties a code to its address, so that it is worth nothing for another.
-func hashCode(address, code string) string {
-	sum := sha256.Sum224([]byte(address + code))
-	return hex.EncodeToString(sum[:])
+// hashCode ties a code to its address, so that it is worth nothing for another, and
+// to the project's secret: a link is as good as the code, so nobody who knows the
+// address may be able to try the hashes of all codes.
+func (s *Server) hashCode(address, code string) string {
+	return hex.EncodeToString(s.cfg.Keys.MAC("one-time code\x00" + address + "\x00" + code)[:sha256.Size224])
 }
 
 // storeSent are the statements that note a token in auth.users.
@@ -166,7 +167,7 @@ func (s *Server) proveByCode(ctx context.Context, tx pg.Tx, id uuid.UUID, addres
 		}
 		tried = append(tried, t)
 		want := strings.TrimPrefix(t.hash, pkcePrefix)
-		return subtle.ConstantTimeCompare([]byte(want), []byte(hashCode(own, code))) == 1
+		return subtle.ConstantTimeCompare([]byte(want), []byte(s.hashCode(own, code))) == 1
 	})
 	if !errors.Is(err, errCodeExpired) {
 		return p, err

@@ -1,6 +1,8 @@
 package auth_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"sync"
 	"testing"
@@ -285,7 +287,7 @@ func TestGuessesAreCounted(t *testing.T) {
 		guess(1, "b@example.com", a.code)
 	}
 	same(t, "codes in the database", s.count("select count(*) from auth.one_time_tokens where token_hash like '%' || $1 || '%' and length($1) = 6 and token_hash = $1", a.code), 0)
-	same(t, "hash", s.text("select token_hash from auth.one_time_tokens where user_id = $1", in.id()), auth.HashCode("a@example.com", a.code))
+	same(t, "hash", s.text("select token_hash from auth.one_time_tokens where user_id = $1", in.id()), auth.HashCode(s.keys, "a@example.com", a.code))
 }
 
 // spec: auth-sec:58
@@ -345,4 +347,16 @@ func TestParallelRefreshAndSignOut(t *testing.T) {
 	wg.Wait()
 	s.renew(in.refresh()).refused(400, "refresh_token_not_found", "Invalid Refresh Token: Refresh Token Not Found")
 	same(t, "sessions", s.count("select count(*) from auth.sessions"), 0)
+}
+
+// A link is as good as the code: its hash may not be made of what others know.
+func TestHashOfALinkIsNotGuessed(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	s.signUp("a@example.com")
+	s.do("POST", "/recover", object{"email": "a@example.com"}).ok(200)
+	code := s.letter("a@example.com").code
+	sum := sha256.Sum224([]byte("a@example.com" + code))
+	s.do("POST", "/verify", object{"type": "recovery", "token_hash": hex.EncodeToString(sum[:])}).refused(403, "otp_expired", linkExpired)
+	s.do("POST", "/verify", object{"type": "recovery", "token_hash": auth.HashCode(s.keys, "a@example.com", code)}).ok(200)
 }

@@ -132,7 +132,7 @@ func (s *Server) newTextCode(phone string, length int) oneTime {
 	if code == "" {
 		code = newCode(length)
 	}
-	return oneTime{code, hashCode(phone, code)}
+	return oneTime{code, s.hashCode(phone, code)}
 }
 
 // text delivers a code. The server's limit counts what is delivered: the caller's

@@ -95,7 +95,7 @@ func TestPhoneSignUpByCode(t *testing.T) {
 	newCode := x.take(t, phone)
 
 	// Neither the code of a message as a link, nor an address's type, nor a wrong one.
-	s.do("POST", "/verify", object{"type": "signup", "token_hash": auth.HashCode(phone, newCode)}).refused(403, "otp_expired", linkExpired)
+	s.do("POST", "/verify", object{"type": "signup", "token_hash": auth.HashCode(s.keys, phone, newCode)}).refused(403, "otp_expired", linkExpired)
 	s.verifyText("signup", phone, newCode).refused(403, "otp_expired", codeExpired)
 	s.verifyText("phone_change", phone, newCode).refused(403, "otp_expired", codeExpired)
 	s.verifyText("sms", phone, "000000x").refused(403, "otp_expired", codeExpired)
@@ -263,7 +263,7 @@ func TestPhoneFactor(t *testing.T) {
 	code := x.take(t, phone)
 	same(t, "digits", len(code), 8)
 	ask().refused(429, "over_sms_send_rate_limit", "For security purposes, you can only request this after 5 seconds.")
-	same(t, "no code is stored", s.text("select otp_code from auth.mfa_challenges"), auth.HashCode(phone, code))
+	same(t, "no code is stored", s.text("select otp_code from auth.mfa_challenges"), auth.HashCode(s.keys, phone, code))
 	s.verifyFactor(in.access(), app{id: id}, c.str("id"), "00000000").refused(422, "mfa_verification_failed", "Invalid MFA Phone code entered")
 	up := s.verifyFactor(in.access(), app{id: id}, c.str("id"), code).ok(200)
 	same(t, "aal", up.claims()["aal"], any("aal2"))

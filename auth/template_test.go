@@ -41,7 +41,7 @@ func TestTemplates(t *testing.T) {
 	same(t, "body", l.HTML, "http://127.0.0.1:3000|"+code+"|"+hash+"|a@example.com||a@example.com|Tom &amp; &lt;b&gt;Jerry&lt;/b&gt;\r\nBcc: x@example.com|https://app.example.com/a|||yes|"+
 		`<a href="http://127.0.0.1:54321/auth/v1/verify?token=`+hash+`&amp;type=magiclink&amp;redirect_to=https://app.example.com/a">x</a>|`+
 		`<a href="http://127.0.0.1:3000/auth/confirm?token_hash=`+hash+`&type=email">y</a>`)
-	same(t, "code", auth.HashCode("a@example.com", code), hash)
+	same(t, "code", auth.HashCode(s.keys, "a@example.com", code), hash)
 
 	// A change of the file shows at once; what cannot be used gives way.
 	write("changed")

@@ -26,7 +26,7 @@ func (s *Server) readBody(h *http.Request, r *request) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read body: %w", err)
 	case r.bodyType == csvType && !r.function:
-		return csvToJSON(string(body))
+		return csvToJSON(string(body), s.cfg.BodyLimit)
 	case r.bodyType != formType:
 		return body, nil
 	}
@@ -65,7 +65,9 @@ func formPairs(text string) ([]argument, error) {
 
 // csvToJSON makes an array of objects of a header line and rows. The bare word
 // NULL is null, an empty field the empty string.
-func csvToJSON(text string) ([]byte, error) {
+//
+// Names come again in every row: no more than limit bytes are made of them.
+func csvToJSON(text string, limit int64) ([]byte, error) {
 	lines, err := parseCSV(text)
 	if err != nil {
 		return nil, err
@@ -84,6 +86,9 @@ func csvToJSON(text string) ([]byte, error) {
 	for n, line := range lines[1:] {
 		if len(line) != len(names) {
 			return nil, fail(http.StatusBadRequest, "PGRST102", "All lines must have same number of fields")
+		}
+		if int64(b.Len()) > limit {
+			return nil, fail(http.StatusRequestEntityTooLarge, "PGRST102", fmt.Sprintf("The rows of this CSV are more than %d bytes as JSON; send fewer at once", limit))
 		}
 		if n > 0 {
 			b.WriteByte(',')

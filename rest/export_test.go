@@ -59,4 +59,4 @@ func ParsePayload(text []byte, ragged bool) (keys []string, rows int, err error)
 func Status(err error) int { return asError(err, true).Status }
 
 // ParseCSV reads a body of CSV as JSON.
-func ParseCSV(text string) ([]byte, error) { return csvToJSON(text) }
+func ParseCSV(text string) ([]byte, error) { return csvToJSON(text, 1<<20) }

@@ -160,4 +160,7 @@ func TestLongRequests(t *testing.T) {
 	s.want(`200 0-1/* [{"id":1}, {"id":2}]`, "GET /items?select=id&order=id&id=in.("+long+")", "")
 	wantError(t, s.do("POST /simple", `{"b":"`+strings.Repeat("x", 1000)+`"}`), http.StatusRequestEntityTooLarge, "BodyTooLarge", "")
 	s.want(`201 */*`, "POST /simple", `{"b":"`+strings.Repeat("x", 900)+`"}`)
+	// Each row of CSV takes its names along.
+	csv := strings.Repeat("x", 100) + strings.Repeat("\n1", 20)
+	wantError(t, s.do("POST /simple", csv, "Content-Type", "text/csv"), http.StatusRequestEntityTooLarge, "PGRST102", "")
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -260,6 +261,16 @@ func publicJWK(kid string, v verifyKey) (json.RawMessage, error) {
 	}
 	// WebCrypto's import in auth-js wants key_ops.
 	return append(text[:len(text)-1], `,"key_ops":["verify"]}`...), nil
+}
+
+// MAC returns the HMAC-SHA256 of text under a key that is made of the secret for
+// this alone. Another secret gives another MAC.
+func (k *Keyring) MAC(text string) []byte {
+	key := hmac.New(sha256.New, k.secrets[0])
+	key.Write([]byte("sluice MAC"))
+	m := hmac.New(sha256.New, key.Sum(nil))
+	m.Write([]byte(text))
+	return m.Sum(nil)
 }
 
 // Sign returns a JWT with these claims, signed by the signing key, or by the
