@@ -76,6 +76,9 @@ func (rs *redirects) allow(target string) bool {
 		case ip.IsValid():
 			return ip.IsLoopback()
 		}
+		if u.Path == "" && (u.RawQuery != "" || u.ForceQuery) {
+			u.Path = "/" // so that no "*" for a part of the host takes the query for it
+		}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	text := u.String()

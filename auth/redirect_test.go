@@ -35,6 +35,8 @@ func TestRedirectTargets(t *testing.T) {
 		{"https://*.example.com/**", "https://a.example.com/x", true},
 		{"https://*.example.com/**", "https://a.b.example.com/x", false},
 		{"https://*.example.com/**", "https://example.com/x", false},
+		{"https://*.*.example.com/**", "https://evil.com?.example.com/x", false},
+		{"https://*-team.vercel.app/**", "https://evil:8443?-team.vercel.app/x", false},
 		{"com.example.app://login", "com.example.app://login", true},
 		{"com.example.app://login", "com.example.app://login/x", false},
 		{"https://**.example.com", "https://evil.com/.example.com", true},

@@ -238,7 +238,7 @@ func unpackBackup(ctx context.Context, tr *tar.Reader, dir string, m Manifest, a
 		case tar.TypeDir:
 			err = root.Mkdir(name, 0o700)
 		case tar.TypeReg:
-			if files++; files > m.Files || count.done+h.Size > m.Bytes {
+			if files++; files > m.Files || h.Size > m.Bytes-count.done {
 				return fmt.Errorf("%w: it holds more than its manifest says", ErrBackup)
 			}
 			err = unpackFile(root, name, count.reader(tr))

@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,4 +156,31 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("outside of the folder: %v, %v", entries, err)
 		}
 	})
+}
+
+// A size that no number holds together with what came before is more than the
+// manifest says.
+func TestBackupOfHugeSize(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	zw := gzip.NewWriter(&b)
+	tw := tar.NewWriter(zw)
+	text, err := json.Marshal(manifest(2, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "manifest.json", Size: int64(len(text))})
+	_, _ = tw.Write(text)
+	_ = tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "pg/a", Size: 1})
+	_, _ = tw.Write([]byte("1"))
+	_ = tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "pg/b", Size: math.MaxInt64, Format: tar.FormatGNU})
+	_, _ = tw.Write(make([]byte, 1<<20))
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	most := int64(0)
+	_, err = devpg.Restore(t.Context(), filepath.Join(t.TempDir(), "pg"), &b, func(done, _ int64) { most = max(most, done) })
+	if !errors.Is(err, devpg.ErrBackup) || most > 100 {
+		t.Errorf("%d bytes were written: %v", most, err)
+	}
 }

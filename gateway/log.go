@@ -19,7 +19,7 @@ var secretParams = map[string]bool{
 	"apikey": true, "access_token": true, "refresh_token": true, "id_token": true, "token": true, "token_hash": true, "code": true,
 	"provider_token": true, "provider_refresh_token": true, "key": true, "api_key": true, "api-key": true, "x-api-key": true,
 	"password": true, "auth_code": true, "code_verifier": true, "client_secret": true, "anon_key": true, "publishable_key": true,
-	"secret": true, "jwt": true, "authorization": true, "nonce": true,
+	"secret": true, "jwt": true, "authorization": true, "nonce": true, "invite_token": true, "state": true,
 }
 
 // secretInside finds a key, a token or a secret parameter within a longer text,
