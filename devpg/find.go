@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Versions of PostgreSQL that Sluice works with.
@@ -121,7 +123,7 @@ func inspect(ctx context.Context, dir string) (Binaries, error) {
 			return Binaries{}, fmt.Errorf("look for %s: %w", name, err)
 		}
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"+exe()), "--version").Output()
+	out, err := version(ctx, filepath.Join(dir, "postgres"+exe()))
 	if err != nil {
 		return Binaries{}, fmt.Errorf("ask postgres for its version: %w", err)
 	}
@@ -135,6 +137,27 @@ func inspect(ctx context.Context, dir string) (Binaries, error) {
 	}
 	return Binaries{Dir: dir, Version: v, Full: m[1]}, nil
 }
+
+// version runs postgres --version. Binaries just unpacked can be busy for some
+// milliseconds: a process that another goroutine forks meanwhile holds the file
+// open for writing until its exec (golang.org/issue/22315).
+func version(ctx context.Context, postgres string) ([]byte, error) {
+	for wait := time.Millisecond; ; wait *= 2 {
+		out, err := exec.CommandContext(ctx, postgres, "--version").Output()
+		if !errors.Is(err, syscall.ETXTBSY) || wait > busyFor {
+			return out, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// busyFor bounds the last wait for a binary that is written to; all together it
+// is twice that.
+const busyFor = time.Second
 
 func exe() string {
 	if runtime.GOOS == "windows" {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-dev/sluice/devpg"
 )
@@ -84,6 +85,21 @@ func TestFind(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", b, err, tt.want)
 			}
 		})
+	}
+}
+
+// TestFindWaitsForABusyBinary: one that is still held open for writing, as a
+// process forked during the unpacking does, is asked again.
+func TestFindWaitsForABusyBinary(t *testing.T) {
+	dir := binaries(t, "postgres (PostgreSQL) 17.2")
+	f, err := os.OpenFile(filepath.Join(dir, "postgres"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(30*time.Millisecond, func() { f.Close() })
+	t.Setenv("SLUICE_PG_BIN", dir)
+	if b, err := devpg.FindVersion(t.Context(), 17); err != nil || b.Full != "17.2" {
+		t.Errorf("got %+v, %v", b, err)
 	}
 }
 
