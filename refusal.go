@@ -373,7 +373,7 @@ var refusals = map[Code]Refusal{
 	CodeChangesGap: {
 		Status: http.StatusGone,
 		Text:   "Changes were missed and are not kept any more",
-		Remedy: "Load the rows anew: what was committed while the client was away does not arrive.",
+		Remedy: "Load the rows anew: what was missed does not arrive.",
 	},
 }
 

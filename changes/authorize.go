@@ -4,12 +4,10 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-dev/sluice"
-	"github.com/sluice-dev/sluice/internal/backoff"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/policy"
 )
@@ -46,7 +44,9 @@ func (r *run) authorize(ctx context.Context) {
 	if len(asked) == 0 {
 		return
 	}
-	r.waitVisible(ctx)
+	if !r.waitVisible(ctx) {
+		return
+	}
 	images := r.renderImages(ctx, slices.Collect(maps.Values(r.asking)))
 	var parts errgroup.Group // each ends with its answer, at the latest with ctx
 	parts.SetLimit(r.s.cfg.Parallel)
@@ -68,32 +68,24 @@ func (r *run) authorize(ctx context.Context) {
 // waitVisible waits until queries can see the transactions: the log shows a
 // commit before other connections do, and a policy asked too early would miss
 // the membership that was written together with the row, a look-up the row. It
-// waits once in a run.
-func (r *run) waitVisible(ctx context.Context) {
+// waits once in a run, and reports false when that was in vain: then the run
+// decides nothing.
+func (r *run) waitVisible(ctx context.Context) bool {
 	if r.waited {
-		return
+		return !r.invisible
 	}
 	r.waited = true
-	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
-	for until := time.Now().Add(r.s.cfg.VisibleTimeout); ; {
-		var visible bool
+	r.invisible = !r.s.untilVisible(ctx, func() (visible bool) {
 		err := r.s.persist(ctx, func() error {
 			err := r.s.cfg.Admin.QueryRow(ctx, visibleSQL, r.xids).Scan(&visible)
 			return pg.Wrap(err, "ask whether transactions %v are visible", r.xids)
 		})
-		switch {
-		case err == nil && visible, ctx.Err() != nil:
-			return
-		case time.Now().After(until):
-			r.s.metrics.NotVisible.Add(1)
-			r.s.warn("slow commit", r.t.def.Schema, "a commit is not visible in time; its changes are judged by what is", err)
-			return
+		if err != nil && ctx.Err() == nil {
+			r.s.warn("slow commit", "visible", "whether a commit is visible cannot be found out", err)
 		}
-		r.s.metrics.VisibleRetries.Add(1)
-		if wait.Wait(ctx) != nil {
-			return
-		}
-	}
+		return err == nil && visible
+	})
+	return !r.invisible
 }
 
 // ask runs the statement as every group and notes the answers.

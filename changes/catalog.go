@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -128,20 +129,77 @@ type catalog struct {
 	// mu guards the rest.
 	mu     sync.Mutex
 	gen    uint64
+	unseen []unseen // in the order of the stream
 	tables map[uint32]*table
+}
+
+// unseen is a transaction that has changed the catalog and that queries perhaps do
+// not see yet: the log shows a commit before other connections do, by as long as a
+// synchronous standby takes.
+type unseen struct {
+	xid uint64
+	gen uint64 // of the catalog with it
 }
 
 func newCatalog(admin, user *pg.Pool) *catalog {
 	return &catalog{admin: admin, user: user, changed: make(chan struct{}, 1), tables: map[uint32]*table{}}
 }
 
-// invalidate makes everything be read again.
-func (c *catalog) invalidate() {
+// invalidate makes everything be read again, once queries see transaction xid; 0 is
+// for a change that they see already.
+func (c *catalog) invalidate(xid uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gen++
+	if n := len(c.unseen); xid != 0 && (n == 0 || c.unseen[n-1].xid != xid) {
+		c.unseen = append(c.unseen, unseen{xid, c.gen})
+	}
 	signal(c.changed)
 }
+
+// forget gives up transactions that are not to be waited for: the server does not
+// know them any more.
+func (c *catalog) forget() {
+	c.mu.Lock()
+	c.unseen = nil
+	c.mu.Unlock()
+	c.invalidate(0)
+}
+
+// visible returns the generation that a query shows, as far as that is known.
+func (c *catalog) visible() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.unseen) > 0 {
+		return c.unseen[0].gen - 1
+	}
+	return c.gen
+}
+
+// look asks which transactions queries see by now. What one query sees the next
+// one does too.
+func (c *catalog) look(ctx context.Context) error {
+	c.mu.Lock()
+	xids := make([]string, len(c.unseen))
+	for i, u := range c.unseen {
+		xids[i] = strconv.FormatUint(u.xid, 10)
+	}
+	c.mu.Unlock()
+	if len(xids) == 0 {
+		return nil
+	}
+	var seen []string
+	if err := c.admin.QueryRow(ctx, seenSQL, xids).Scan(&seen); err != nil {
+		return pg.Wrap(err, "ask whether changes of the catalog are visible")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unseen = slices.DeleteFunc(c.unseen, func(u unseen) bool { return slices.Contains(seen, strconv.FormatUint(u.xid, 10)) })
+	return nil
+}
+
+// seenSQL returns which of some transactions ($1) are visible.
+const seenSQL = "select array(select x::text from unnest($1::text[]::xid8[]) x where pg_visible_in_snapshot(x, pg_current_snapshot()))"
 
 func (c *catalog) generation() uint64 {
 	c.mu.Lock()
@@ -152,8 +210,9 @@ func (c *catalog) generation() uint64 {
 // maxTables bounds the definitions that are kept.
 const maxTables = 4096
 
-// table returns a definition that is not older than generation gen. A table that
-// does not exist is an error of kind sluice.ErrNotFound.
+// table returns a definition of generation gen or later; one that is older, but
+// the latest there is, while queries do not see what makes the difference. A table
+// that does not exist is an error of kind sluice.ErrNotFound.
 func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, error) {
 	c.mu.Lock()
 	t := c.tables[oid]
@@ -161,12 +220,18 @@ func (c *catalog) table(ctx context.Context, oid uint32, gen uint64) (*table, er
 	if t != nil && t.gen >= gen {
 		return t, nil
 	}
+	if err := c.look(ctx); err != nil {
+		return nil, err
+	}
+	if t != nil && t.gen >= c.visible() {
+		return t, nil
+	}
 	return c.reload(ctx, oid)
 }
 
 // reload reads a definition and keeps it in place of the one that is known.
 func (c *catalog) reload(ctx context.Context, oid uint32) (*table, error) {
-	now := c.generation()
+	now := c.visible()
 	t, err := c.load(ctx, oid)
 	if err != nil {
 		return nil, err

@@ -211,7 +211,9 @@ func (r *run) complete(ctx context.Context, w *row) []sluice.Value {
 		into[i] = &found[i]
 	}
 	args := append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, key...)
-	r.waitVisible(ctx)
+	if !r.waitVisible(ctx) {
+		return w.lookup
+	}
 	// The table may be locked for as long as somebody likes.
 	ctx, cancel := context.WithTimeout(ctx, r.s.cfg.CheckTimeout)
 	defer cancel()

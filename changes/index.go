@@ -34,6 +34,8 @@ type subscription struct {
 	since sluice.LSN
 	first int
 	live  atomic.Bool
+	// missed tells that a gap was reported.
+	missed atomic.Bool
 
 	// guarded by mu, which is held while delivering
 	mu     sync.Mutex

@@ -80,15 +80,15 @@ func (s *Service) decideWithin(ctx context.Context, t *task, bound time.Duration
 // worker does. It returns nil when there is nothing to send.
 func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 	rel, gen := work.jobs[0].rel, work.jobs[0].gen
-	var t *table
-	err := s.persist(ctx, func() (err error) {
-		t, err = s.catalog.table(ctx, rel.OID, gen)
-		return err
-	})
-	if err != nil {
-		if ctx.Err() == nil && !notFound(err) {
-			s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, rel.Schema+"."+rel.Name, sluice.LogError, err)
-		}
+	t, err := s.definition(ctx, rel.OID, gen)
+	switch {
+	case ctx.Err() != nil, notFound(err):
+		return nil
+	case errors.Is(err, errNotVisible):
+		s.refuse(work)
+		return nil
+	case err != nil:
+		s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, rel.Schema+"."+rel.Name, sluice.LogError, err)
 		return nil
 	}
 	var r *run
@@ -107,6 +107,12 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		}
 		r.match(ctx)
 		r.authorize(ctx)
+		if r.invisible {
+			if ctx.Err() == nil {
+				s.refuse(work) // nobody has been sent anything yet
+			}
+			return nil
+		}
 		if !r.verify(ctx) {
 			continue // nobody has been sent anything yet
 		}
@@ -126,6 +132,59 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		t = fresh
 	}
 	return r
+}
+
+// definition returns what the catalog says of a table, in generation gen or later.
+// It waits until queries see that: a row must not be judged by the grants and
+// policies that its own transaction has taken away.
+func (s *Service) definition(ctx context.Context, oid uint32, gen uint64) (t *table, err error) {
+	seen := s.untilVisible(ctx, func() bool {
+		err = s.persist(ctx, func() (err error) {
+			t, err = s.catalog.table(ctx, oid, gen)
+			return err
+		})
+		return err != nil || t.gen >= gen
+	})
+	if !seen && err == nil {
+		err = errNotVisible
+	}
+	return t, err
+}
+
+// errNotVisible tells that a commit which the log shows is not seen by queries.
+var errNotVisible = errors.New("the commit is not visible in time")
+
+// untilVisible asks until the answer is yes; it reports false when that takes
+// longer than VisibleTimeout, or ctx ends.
+func (s *Service) untilVisible(ctx context.Context, ask func() bool) bool {
+	wait := backoff.Backoff{Min: 200 * time.Microsecond, Max: 50 * time.Millisecond}
+	for until := time.Now().Add(s.cfg.VisibleTimeout); ; {
+		switch {
+		case ask():
+			return true
+		case ctx.Err() != nil:
+			return false
+		case time.Now().After(until):
+			s.metrics.NotVisible.Add(1)
+			return false
+		}
+		s.metrics.VisibleRetries.Add(1)
+		if wait.Wait(ctx) != nil {
+			return false
+		}
+	}
+}
+
+// refuse tells those whom changes are for that they do not come: who may see them
+// cannot be known, as long as the commit that goes with them is not visible.
+func (s *Service) refuse(work *task) {
+	rel := work.jobs[0].rel
+	table := rel.Schema + "." + rel.Name
+	s.warn("slow commit", table, "changes were given up: queries do not see their commit; is a synchronous standby away?", errNotVisible)
+	r := sluice.Refuse(sluice.CodeChangesGap).WithText("Changes of %s were given up: their commit is not visible after %s", table, s.cfg.VisibleTimeout)
+	for _, sub := range s.losers(work.jobs, work.bindings) {
+		s.gap(sub, r)
+	}
 }
 
 // definitionTries bounds how often changes are decided again because their table
@@ -173,7 +232,8 @@ type run struct {
 
 	own    bool // on the worker of this table alone
 	replay bool // see task
-	waited bool // waitVisible has been called
+	// waited tells that waitVisible has been called, invisible that it was in vain.
+	waited, invisible bool
 
 	// failed tells that PostgreSQL refused a statement about this table, timedOut
 	// that a policy took too long, tooSlow that this is to be looked into by the

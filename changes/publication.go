@@ -15,6 +15,14 @@ func (s *Service) watchPublication(ctx context.Context) {
 			return
 		case <-s.catalog.changed:
 		}
+		// What the stream tells of is to be read, not what was before.
+		gen := s.catalog.generation()
+		seen := s.untilVisible(ctx, func() bool {
+			return s.persist(ctx, func() error { return s.catalog.look(ctx) }) == nil && s.catalog.visible() >= gen
+		})
+		if !seen {
+			signal(s.catalog.changed)
+		}
 		bindings := s.index.all()
 		if len(bindings) == 0 {
 			continue

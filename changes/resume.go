@@ -49,19 +49,20 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 		return
 	}
 	if gap { // ahead of what comes behind it
-		s.gap(sub)
+		s.gap(sub, sluice.Refuse(sluice.CodeChangesGap))
 	}
 	sub.live.Store(true)
 	s.index.add(sub)
 }
 
 // gap tells a client that it has missed what nobody can send it any more.
-func (s *Service) gap(sub *subscription) {
+func (s *Service) gap(sub *subscription, r *sluice.Refusal) {
 	s.metrics.Gaps.Add(1)
 	if s.noisy.allow("gap " + sub.topic) { // a client that is too slow all the time gets one after the other
-		s.log.Warn("changes that a client missed are not kept any more", sluice.LogTopic, sub.topic, sluice.LogCode, sluice.CodeChangesGap)
+		s.log.Warn("changes that a client missed do not come any more", sluice.LogTopic, sub.topic, sluice.LogCode, r.Code, "text", r.Text)
 	}
-	sub.report(sluice.Refuse(sluice.CodeChangesGap))
+	sub.missed.Store(true)
+	sub.report(r)
 }
 
 // resume starts to send what was missed, unless the service has ended.
@@ -97,7 +98,7 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 	const open = math.MaxUint64
 	at, lost := s.ring.seek(from)
 	if lost {
-		s.gap(sub)
+		s.gap(sub, sluice.Refuse(sluice.CodeChangesGap))
 	}
 	for end := uint64(open); ctx.Err() == nil; {
 		if r.Room != nil && r.Room(ctx) != nil {
@@ -105,8 +106,7 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 		}
 		jobs, next, gone, grown := s.ring.read(at, end, sub.wants)
 		if gone { // told here, ahead of what comes behind the gap
-			lost = true
-			s.gap(sub)
+			s.gap(sub, sluice.Refuse(sluice.CodeChangesGap))
 		}
 		if len(jobs) > 0 {
 			s.send(ctx, sub, jobs, from, index)
@@ -131,7 +131,7 @@ func (s *Service) replay(ctx context.Context, sub *subscription, r *sluice.Resum
 			continue
 		}
 		if sub.release() {
-			if !lost {
+			if !sub.missed.Load() {
 				s.resumed(sub, from)
 			}
 			return
@@ -184,7 +184,7 @@ func (s *Service) refresh(joined time.Time) {
 	}
 	s.mu.Unlock()
 	if !fresh {
-		s.catalog.invalidate()
+		s.catalog.invalidate(0)
 	}
 }
 

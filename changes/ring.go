@@ -119,8 +119,9 @@ func (r *ring) begin(from sluice.LSN, gap bool) {
 	}
 	r.begun = true
 	if gap {
-		r.base += uint64(len(r.items))
+		r.base += uint64(len(r.items)) + 1       // whoever has read everything notices too
 		r.items, r.bytes, r.whole = nil, 0, true // what is cut off has no end
+		r.wake()
 	}
 	r.floor = max(r.floor, from)
 }

@@ -172,7 +172,7 @@ func (s *Service) Started(from sluice.LSN, gap bool) {
 	}
 	for _, b := range s.index.all() {
 		if b == b.sub.bounds[0] {
-			s.gap(b.sub)
+			s.gap(b.sub, sluice.Refuse(sluice.CodeChangesGap))
 		}
 	}
 }
@@ -191,7 +191,7 @@ func (s *Service) Handle(ctx context.Context, b sluice.ChangeBatch) error {
 	// What a transaction makes of the catalog holds for its rows as well, those
 	// before it included: nobody saw them sooner.
 	if slices.ContainsFunc(b.Changes, func(c sluice.Change) bool { return c.Kind == sluice.ChangeCatalog }) {
-		s.catalog.invalidate()
+		s.catalog.invalidate(b.XID)
 	}
 	s.ring.enter(&b)
 	i := 0
@@ -257,6 +257,10 @@ func (s *Service) watchCatalog(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		// Whether anybody listens or not: what is seen need not be remembered.
+		if err := s.catalog.look(ctx); err != nil {
+			s.log.Debug("look at the catalog", sluice.LogError, err)
+		}
 		if s.metrics.Subscriptions.Load() == 0 {
 			last = ""
 			continue
@@ -269,7 +273,7 @@ func (s *Service) watchCatalog(ctx context.Context) {
 		// The first one after nobody listened counts as a change too: what is
 		// known may be from before.
 		if now != last {
-			s.catalog.invalidate()
+			s.catalog.invalidate(0)
 		}
 		last = now
 	}

@@ -18,7 +18,9 @@ const (
 
 // decideSet decides images at tier 2, in one statement for the whole class.
 func (r *run) decideSet(ctx context.Context, cl *class, images []int) {
-	r.waitVisible(ctx)
+	if !r.waitVisible(ctx) {
+		return
+	}
 	texts := make(map[int][]byte, len(images))
 	var complete []int
 	for _, k := range images {

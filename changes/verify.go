@@ -35,7 +35,9 @@ func (r *run) verify(ctx context.Context) bool {
 	if len(r.samples) == 0 {
 		return true
 	}
-	r.waitVisible(ctx)
+	if !r.waitVisible(ctx) {
+		return true
+	}
 	all := make([]*asking, len(r.samples))
 	for i, s := range r.samples {
 		all[i] = r.newAsking(s.cl.role, s.g)

@@ -241,12 +241,8 @@ func (s *Service) giveUp(jobs []job) {
 		return
 	}
 	rel, n, last := jobs[0].rel, 0, jobs[len(jobs)-1].commit
-	kinds := map[sluice.ChangeKind]bool{}
 	for i := range jobs {
 		n += len(jobs[i].changes)
-		for k := range jobs[i].changes {
-			kinds[jobs[i].changes[k].Kind] = true
-		}
 	}
 	s.open.done(jobs...)
 	s.metrics.GivenUp.Add(int64(n))
@@ -256,11 +252,32 @@ func (s *Service) giveUp(jobs []job) {
 			sluice.LogLSN, last.String(), "changes", n, "given_up_in_all", s.metrics.GivenUp.Load())
 	}
 	r := sluice.Refuse(sluice.CodePolicyTimeout).WithText("Changes of %s were given up: its policies take too long", table)
-	for _, b := range s.index.find(rel.Schema, rel.Name) {
-		if sluice.LSN(b.sub.start.Load()) <= last && (kinds[b.event] || b.event == 0) {
-			b.sub.tell(table, r)
+	for _, sub := range s.losers(jobs, nil) {
+		sub.tell(table, r)
+	}
+}
+
+// losers returns the subscriptions that perhaps want changes of one table, which
+// do not come; bindings are whom they were for, nil for everybody.
+func (s *Service) losers(jobs []job, bindings []*binding) (out []*subscription) {
+	rel, last := jobs[0].rel, jobs[len(jobs)-1].commit
+	kinds := map[sluice.ChangeKind]bool{}
+	for i := range jobs {
+		for k := range jobs[i].changes {
+			kinds[jobs[i].changes[k].Kind] = true
 		}
 	}
+	replay, seen := bindings != nil, map[*subscription]bool{}
+	if !replay {
+		bindings = s.index.find(rel.Schema, rel.Name)
+	}
+	for _, b := range bindings {
+		if (replay || sluice.LSN(b.sub.start.Load()) <= last) && (kinds[b.event] || b.event == 0) && !seen[b.sub] {
+			seen[b.sub] = true
+			out = append(out, b.sub)
+		}
+	}
+	return out
 }
 
 // outage knows whether the database cannot be reached.
