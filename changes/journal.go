@@ -50,8 +50,9 @@ const (
 )
 
 // OpenJournal reads the file at path, which need not exist, and writes it anew.
-// about names the database that the positions are of: a file about another one is
-// not used. A file that ends in the middle of a record is used up to there.
+// about names the database that the positions are of: in another one they mean
+// nothing, and clients that come back are told that they have missed changes. A
+// file that ends in the middle of a record is used up to there.
 func OpenJournal(path, about string) (*Journal, error) {
 	j := &Journal{path: path, about: about}
 	text, err := readJournal(path)
@@ -84,6 +85,17 @@ func readJournal(path string) ([]byte, error) {
 // Mark returns the position before which an earlier process had handed everything
 // on, 0 if it did not say.
 func (j *Journal) Mark() sluice.LSN { return j.mark }
+
+// Lose notes that the positions mean nothing any more, of a database that was put
+// back to an earlier state: clients that come back are told that they have missed
+// changes. It is for before the journal is given to a Service.
+func (j *Journal) Lose(mark sluice.LSN) error {
+	for i := range j.places {
+		j.places[i].at = 0
+	}
+	j.mark = mark
+	return j.rewrite(func() []byte { return encodeJournal(nil, j.places, j.mark) })
+}
 
 // Close closes the file. What was appended and not flushed is lost.
 func (j *Journal) Close() error {
@@ -220,9 +232,7 @@ func decodeJournal(text []byte, about string) (places []place, mark sluice.LSN) 
 		return nil, 0
 	}
 	head, text := nextFrame(text)
-	if string(head) != about {
-		return nil, 0
-	}
+	lost := string(head) != about
 	at := map[uint64]int{}
 	gone := map[int]bool{}
 	for {
@@ -261,9 +271,16 @@ func decodeJournal(text []byte, about string) (places []place, mark sluice.LSN) 
 	}
 	live := places[:0]
 	for i := range places {
-		if !gone[i] && at[places[i].id] == i {
-			live = append(live, places[i])
+		if gone[i] || at[places[i].id] != i {
+			continue
 		}
+		if lost {
+			places[i].at = 0
+		}
+		live = append(live, places[i])
+	}
+	if lost {
+		mark = 0
 	}
 	return live, mark
 }

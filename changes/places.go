@@ -24,13 +24,13 @@ type place struct {
 	durable bool // in the journal
 
 	// guarded by places.mu
-	ref     uint64 // the highest number of the client's messages
-	at      sluice.LSN
-	noted   bool      // ref and at are in the journal
-	moved   time.Time // when at was last moved, or a restart
-	heldAt  time.Time // when its subscription ended, zero while it lives
-	expired bool      // kept to tell its client of the gap, no more
-	taken   bool      // its client is back, and about to be noted
+	ref     uint64     // the highest number of the client's messages
+	at      sluice.LSN // 0: lost, its client is told of the gap
+	noted   bool       // ref and at are in the journal
+	moved   time.Time  // when at was last moved, or a restart
+	heldAt  time.Time  // when its subscription ended, zero while it lives
+	expired bool       // kept to tell its client of the gap, no more
+	taken   bool       // its client is back, and about to be noted
 }
 
 // places are the positions of the subscriptions that may be resumed: of those that
@@ -57,7 +57,7 @@ func newPlaces(grace time.Duration, limit int, journal *Journal, now time.Time) 
 	}
 	for i := range journal.places {
 		pl := &journal.places[i]
-		pl.durable, pl.noted, pl.moved, pl.heldAt = true, true, now, now
+		pl.durable, pl.noted, pl.moved, pl.heldAt, pl.expired = true, true, now, now, pl.at == 0
 		p.lastID = max(p.lastID, pl.id)
 		p.byKey[pl.key] = append(p.byKey[pl.key], pl)
 		p.held = append(p.held, pl)
@@ -265,7 +265,7 @@ func (p *places) turn(now time.Time, settled sluice.LSN) (oldest, durable sluice
 			if !pl.heldAt.IsZero() {
 				since = pl.heldAt
 			}
-			pl.expired = now.Sub(since) > p.grace && (!pl.heldAt.IsZero() || pl.at < settled)
+			pl.expired = pl.at == 0 || now.Sub(since) > p.grace && (!pl.heldAt.IsZero() || pl.at < settled)
 			if !pl.noted && pl.durable && p.journal != nil {
 				pl.noted = true
 				records = append(records, appendPlace(pl))
@@ -293,6 +293,18 @@ func (p *places) turn(now time.Time, settled sluice.LSN) (oldest, durable sluice
 		p.journal.append(records...)
 	}
 	return oldest, durable
+}
+
+// lose makes all positions mean nothing, and mark what was handed on before.
+func (p *places) lose(mark sluice.LSN) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, list := range p.byKey {
+		for _, pl := range list {
+			pl.at, pl.noted, pl.expired = 0, false, true
+		}
+	}
+	p.mark = mark
 }
 
 // snapshot returns the journal's text for everything that is kept, in place of

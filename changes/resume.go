@@ -26,10 +26,11 @@ func (s *Service) begin(sub *subscription, req *sluice.ChangeSubscription, start
 		asked = before != nil
 		sub.before, sub.seen = r.Seen, slices.Clone(r.Seen)
 		if r.From != 0 {
-			from, index, asked = min(r.From, start), r.Index, true
+			from, index, asked = r.From, r.Index, true
 		}
 	}
-	gap := asked && !s.ring.reaches(from, sub.tables)
+	// A position behind the next commit is of a history that is not there any more.
+	gap := asked && (from > start || !s.ring.reaches(from, sub.tables))
 	if gap {
 		from, index = start, 0
 	}
@@ -304,6 +305,16 @@ func (s *Service) journaled(err error) bool {
 	s.metrics.JournalErrors.Add(1)
 	s.warn("journal", s.cfg.Journal.path, "positions are not kept over a restart", err)
 	return false
+}
+
+// Lose notes, after Run has ended, that the positions of its clients mean nothing any
+// more; what was broadcast from the database before mark is not broadcast again. Who
+// comes back to the next Service is told of a gap.
+func (s *Service) Lose(mark sluice.LSN) {
+	s.places.lose(mark)
+	if j := s.cfg.Journal; j != nil {
+		s.journaled(j.rewrite(s.places.snapshot))
+	}
 }
 
 // Kept is what a Service keeps for clients that may come back.

@@ -157,7 +157,8 @@ func (r *Reader) setStreaming(on bool, err error) {
 }
 
 // Run streams until ctx ends. It connects again for ever: the slot keeps what is
-// committed meanwhile.
+// committed meanwhile. But a server that has gone back ends it, with a
+// *WentBackError.
 func (r *Reader) Run(ctx context.Context) error {
 	s := &session{r: r}
 	if r.cfg.MessagesFrom != nil {
@@ -170,6 +171,9 @@ func (r *Reader) Run(ctx context.Context) error {
 		r.setStreaming(false, err)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.As(err, new(*WentBackError)) {
+			return err
 		}
 		// The same trouble every few seconds is one line.
 		if text := err.Error(); text != said {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,18 @@ import (
 // background runs a reader that need not come up.
 func background(t *testing.T, db *pgtest.DB, s *sink, change ...func(*wal.Config)) *wal.Reader {
 	t.Helper()
+	ended := make(chan error, 1)
+	t.Cleanup(func() { // after that of started
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return started(t, db, s, ended, change...)
+}
+
+// started runs a reader until t ends; what Run returns goes to ended.
+func started(t *testing.T, db *pgtest.DB, s *sink, ended chan<- error, change ...func(*wal.Config)) *wal.Reader {
+	t.Helper()
 	cfg := wal.Config{
 		URL: db.URL("supabase_admin"), Slot: "sluice_" + db.Name, Handle: s.handle,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -34,13 +45,12 @@ func background(t *testing.T, db *pgtest.DB, s *sink, change ...func(*wal.Config
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		if err := r.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(func() { cancel(); ended.Wait() })
+	done := make(chan struct{})
+	go func() { // ends with ctx; waited for by the cleanup
+		defer close(done)
+		ended <- r.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
 	return r
 }
 

@@ -26,9 +26,10 @@ type session struct {
 	// have removed what is before it.
 	handed, flushed   sluice.LSN
 	changes, messages part
-	healed            int  // times in a row that the publication was made again
-	had               bool // the slot was streamed at least once
-	over              bool // more is held back than MaxHeld allows
+	healed            int                            // times in a row that the publication was made again
+	had               bool                           // the slot was streamed at least once
+	server            pglogrepl.IdentifySystemResult // of the last connection; zero before the first
+	over              bool                           // more is held back than MaxHeld allows
 }
 
 // Bounds of what waits between the stream and Handle. Past them the stream is
@@ -54,6 +55,9 @@ func (s *session) run(ctx context.Context, streaming func()) error {
 		return err
 	}
 	defer closeConn(conn)
+	if err := s.recognize(ctx, conn); err != nil {
+		return err
+	}
 	from, err := s.r.prepare(ctx, conn, s.had)
 	if err != nil {
 		return err

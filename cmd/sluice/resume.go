@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/changes"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/wal"
@@ -66,18 +67,33 @@ func resumeConfig(lookup func(string) (string, bool), positions string) (resumeS
 	return r, errors.Join(errs...)
 }
 
+// aboutSQL names the database and the timeline of its server, and how far that is.
+const aboutSQL = `select concat_ws(' ', s.system_identifier, (select oid from pg_database where datname = current_database()),
+       substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)), pg_current_wal_insert_lsn()::text
+  from pg_control_system() s`
+
 // openJournal opens the file of positions for the database that admin is connected
-// to; positions in another one mean nothing.
+// to. In another one they mean nothing, nor in one that was put back to an earlier
+// state meanwhile.
 func openJournal(ctx context.Context, admin *pg.Pool, path string) (*changes.Journal, error) {
 	if path == "" {
 		return nil, nil
 	}
-	var about string
-	err := admin.QueryRow(ctx, "select system_identifier || ' ' || (select oid from pg_database where datname = current_database()) from pg_control_system()").Scan(&about)
-	if err != nil {
+	var about, text string
+	if err := admin.QueryRow(ctx, aboutSQL).Scan(&about, &text); err != nil {
 		return nil, pg.Wrap(err, "ask which database this is")
 	}
-	return changes.OpenJournal(path, about)
+	at, err := sluice.ParseLSN(text)
+	if err != nil {
+		return nil, fmt.Errorf("ask how far the server is: %w", err)
+	}
+	j, err := changes.OpenJournal(path, about)
+	if err == nil && j.Mark() > at {
+		if err = j.Lose(at); err != nil {
+			_ = j.Close()
+		}
+	}
+	return j, err
 }
 
 // keptCollector shows what is kept for clients that may come back, and the lag.

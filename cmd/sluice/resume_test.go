@@ -1,10 +1,44 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-dev/sluice"
+	"github.com/sluice-dev/sluice/internal/pgtest"
 )
+
+// Positions beyond the server's own are of a history that is not there any more.
+func TestJournalOfAServerThatWentBack(t *testing.T) {
+	admin := pgtest.New(t).Pool("supabase_admin")
+	path := filepath.Join(t.TempDir(), "positions")
+	for _, tt := range []struct {
+		mark sluice.LSN
+		kept bool
+	}{{1, true}, {1 << 60, false}} {
+		j, err := openJournal(t.Context(), admin, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Lose(tt.mark); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if j, err = openJournal(t.Context(), admin, path); err != nil {
+			t.Fatal(err)
+		}
+		if mark := j.Mark(); mark == 0 || (mark == tt.mark) != tt.kept || mark > tt.mark {
+			t.Errorf("mark %s is %s when it is opened again", tt.mark, mark)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 func TestResumeConfig(t *testing.T) {
 	env := map[string]string{}

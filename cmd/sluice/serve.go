@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -53,7 +54,9 @@ type serveConfig struct {
 }
 
 // serve brings the services up in the order in which they depend on one another
-// and runs them until ctx ends. ready is called once clients are about to be answered. What
+// and runs them until ctx ends, or until the database was put back to an earlier
+// state (*wal.WentBackError): then what they know is void, and they have to begin
+// anew. ready is called once clients are about to be answered. What
 // was opened first closes last: pools after the services that use them.
 func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 	admin, err := pg.Open(ctx, pg.Config{URL: cfg.adminURL, Name: "sluice", MaxConns: 8, Logger: cfg.log})
@@ -210,7 +213,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		}
 		return gw.Run(ctx)
 	})
-	return g.Wait()
+	err = g.Wait()
+	if back := new(wal.WentBackError); errors.As(err, &back) {
+		feed.Lose(back.To)
+	}
+	return err
 }
 
 // authConfig takes the settings of section [auth] over.

@@ -22,6 +22,7 @@ import (
 	"github.com/sluice-dev/sluice/inspect"
 	"github.com/sluice-dev/sluice/project"
 	"github.com/sluice-dev/sluice/token"
+	"github.com/sluice-dev/sluice/wal"
 )
 
 // runStack is `sluice start`: the project's own PostgreSQL, its schema, and the
@@ -159,6 +160,11 @@ func (st *stack) run(ctx context.Context) error {
 	for {
 		next, err := st.runServices(ctx, answered)
 		answered.answer(cmp.Or(err, errStopped)) // no effect when they were ready
+		if next == nil && errors.As(err, new(*wal.WentBackError)) {
+			if answered, err = nil, st.api.reopen(); err == nil {
+				continue
+			}
+		}
 		if next == nil {
 			return err
 		}

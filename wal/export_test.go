@@ -1,0 +1,4 @@
+package wal
+
+// ForkIn reads a history file.
+var ForkIn = forkIn
