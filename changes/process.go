@@ -3,6 +3,7 @@ package changes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strconv"
 	"sync/atomic"
@@ -85,10 +86,10 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 	case ctx.Err() != nil, notFound(err):
 		return nil
 	case errors.Is(err, errNotVisible):
-		s.refuse(work)
+		s.refuse(work, s.tooLate())
 		return nil
 	case err != nil:
-		s.log.Error("changes were dropped: the table's definition cannot be read", sluice.LogTable, rel.Schema+"."+rel.Name, sluice.LogError, err)
+		s.refuse(work, fmt.Errorf("the table's definition cannot be read: %w", err))
 		return nil
 	}
 	var r *run
@@ -96,7 +97,10 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		if !t.listed() {
 			return nil
 		}
-		r = newRun(s, t, work.jobs)
+		if r = newRun(s, t, work.jobs); r == nil {
+			s.refuse(work, errRenamed)
+			return nil
+		}
 		r.own, r.replay = own, work.replay
 		r.from = work.from
 		if r.roster = s.rosterFor(ctx, t, work); len(r.roster.classes) == 0 {
@@ -109,7 +113,7 @@ func (s *Service) decide(ctx context.Context, work *task, own bool) *run {
 		r.authorize(ctx)
 		if r.invisible {
 			if ctx.Err() == nil {
-				s.refuse(work) // nobody has been sent anything yet
+				s.refuse(work, s.tooLate()) // nobody has been sent anything yet
 			}
 			return nil
 		}
@@ -152,7 +156,7 @@ func (s *Service) definition(ctx context.Context, oid uint32, gen uint64) (t *ta
 }
 
 // errNotVisible tells that a commit which the log shows is not seen by queries.
-var errNotVisible = errors.New("the commit is not visible in time")
+var errNotVisible = errors.New("their commit is not visible in time")
 
 // untilVisible asks until the answer is yes; it reports false when that takes
 // longer than VisibleTimeout, or ctx ends.
@@ -175,13 +179,23 @@ func (s *Service) untilVisible(ctx context.Context, ask func() bool) bool {
 	}
 }
 
-// refuse tells those whom changes are for that they do not come: who may see them
-// cannot be known, as long as the commit that goes with them is not visible.
-func (s *Service) refuse(work *task) {
+func (s *Service) tooLate() error {
+	return fmt.Errorf("%w: queries do not see it after %s; is a synchronous standby away?", errNotVisible, s.cfg.VisibleTimeout)
+}
+
+// errRenamed tells that names of columns stand for others by now.
+var errRenamed = errors.New("the table's columns have changed their names since")
+
+// refuse tells those whom changes are for that they do not come, because who may
+// see them cannot be known.
+func (s *Service) refuse(work *task, why error) {
 	rel := work.jobs[0].rel
 	table := rel.Schema + "." + rel.Name
-	s.warn("slow commit", table, "changes were given up: queries do not see their commit; is a synchronous standby away?", errNotVisible)
-	r := sluice.Refuse(sluice.CodeChangesGap).WithText("Changes of %s were given up: their commit is not visible after %s", table, s.cfg.VisibleTimeout)
+	s.warn(sluice.LogTable, table, "changes were given up", why)
+	r := sluice.Refuse(sluice.CodeChangesGap).WithText("Changes of %s were given up", table)
+	if errors.Is(why, errNotVisible) || errors.Is(why, errRenamed) { // the rest is between us and the log
+		r = sluice.Refuse(sluice.CodeChangesGap).WithText("Changes of %s were given up: %v", table, why)
+	}
 	for _, sub := range s.losers(work.jobs, work.bindings) {
 		s.gap(sub, r)
 	}
@@ -267,6 +281,8 @@ type row struct {
 	update int
 }
 
+// newRun returns nil when columns have changed places: a name of then is another
+// column's now, and its value would be judged as that one's.
 func newRun(s *Service, t *table, jobs []job) *run {
 	r := &run{s: s, t: t, streamed: make([]bool, len(t.def.Columns)), asking: map[*group]*asking{}}
 	// The stream leaves out some columns and may know fewer than the catalog.
@@ -274,8 +290,13 @@ func newRun(s *Service, t *table, jobs []job) *run {
 	for i := range place {
 		place[i] = -1
 	}
+	last := -1
 	for i, c := range jobs[0].rel.Columns {
 		if at, ok := t.columns[c.Name]; ok {
+			if at < last {
+				return nil
+			}
+			last = at
 			place[at], r.streamed[at] = i, true
 			if c.Key {
 				r.identity = append(r.identity, at)

@@ -179,13 +179,10 @@ func (sub *subscription) release() bool {
 // client's return: the stream may tell of a change only later.
 func (s *Service) refresh(joined time.Time) {
 	s.mu.Lock()
-	fresh := s.refreshed.After(joined)
-	if !fresh {
+	defer s.mu.Unlock()
+	if !s.refreshed.After(joined) {
 		s.refreshed = time.Now()
-	}
-	s.mu.Unlock()
-	if !fresh {
-		s.catalog.invalidate(0)
+		s.catalog.invalidate(0) // before another sees that it was done
 	}
 }
 

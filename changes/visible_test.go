@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/changes"
+	"github.com/sluice-dev/sluice/internal/pgtest"
 )
 
 // hanging is a transaction of which the log tells and that queries do not see yet,
@@ -220,5 +222,34 @@ func TestGapWhileResuming(t *testing.T) {
 	case r := <-second.notes:
 		t.Errorf("then it is told %s", r.Code)
 	default:
+	}
+}
+
+// A row whose columns have exchanged their names since is not judged by what the
+// names mean now.
+func TestColumnsThatChangedPlaces(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`create table public.a (id int primary key, room int, author uuid, hidden uuid); grant select (id, room, author) on public.a to authenticated;
+alter table public.a enable row level security; create policy p on public.a using (author = auth.uid()); alter publication supabase_realtime add table public.a`)
+	h := newHand(t, db)
+	rel := h.relation("a")
+	rel.Columns = append(rel.Columns, sluice.Column{Name: "hidden", Type: 2950})
+	row := func(id, author, hidden int) sluice.Change {
+		ch := inserted(rel, id, 1, author)
+		ch.New = append(ch.New, sluice.Value{Kind: sluice.ValueText, Text: []byte(user(hidden))})
+		return ch
+	}
+	l := (&feed{Service: h.Service, db: db}).join(t, session(1, "s1"), 1, 1, nil, onTable("a"))
+	h.commit(row(1, 1, 2))
+	l.wait(1)
+	db.Exec("alter table public.a rename author to x; alter table public.a rename hidden to author; alter table public.a rename x to hidden")
+	h.commit(catalogChange)
+	h.commit(row(2, 2, 1))
+	if r := l.note(); r.Code != sluice.CodeChangesGap || !strings.Contains(r.Text, "changed their names") {
+		t.Errorf("told %s: %s", r.Code, r.Text)
+	}
+	if got := ids(l.got()); len(got) != 1 {
+		t.Errorf("shown %v", got)
 	}
 }
