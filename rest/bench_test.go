@@ -296,10 +296,21 @@ func drive(b *testing.B, do func(which int, path string) (int, string)) {
 
 // BenchmarkHalfLoad measures how long a row by its key takes at half of the rate that
 // the server can do with benchConns clients: each request has its time, and waits
-// count from there. b.N is the number of requests; give some thousands.
+// count from there. The minimal handler is asked for the same, at half of its own
+// rate: what its p99 is over its p50 is the machine's share, with the clients and the
+// database on it. b.N is the number of requests; give some thousands.
 func BenchmarkHalfLoad(b *testing.B) {
-	_, asUser := benchStack(b)
-	srv := httptest.NewServer(asUser)
+	s, asUser := benchStack(b)
+	for _, h := range []struct {
+		name    string
+		handler http.Handler
+	}{{"minimal", works[0].minimal(benchPool(b, s, false))}, {"sluice", asUser}} {
+		b.Run(h.name, func(b *testing.B) { halfLoad(b, h.handler) })
+	}
+}
+
+func halfLoad(b *testing.B, h http.Handler) {
+	srv := httptest.NewServer(h)
 	defer srv.Close()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4 * benchConns}}
 	defer client.CloseIdleConnections()
