@@ -42,10 +42,7 @@ func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt A
 		}
 		return nil, Wrap(err, "run checks")
 	}
-	if e.forged {
-		_ = e.conn.Close(ctx) // the pool makes another
-	}
-	clean = true
+	clean = !e.forged
 	return e.out, nil
 }
 

@@ -240,21 +240,27 @@ func TestPipelineConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// forge is a function that puts a statement of its own in the place of every one
+// that was prepared, and then may raise an error: the transaction is rolled back,
+// what it prepared is not.
+const forge = `
+create function public.forge(raises boolean default false) returns text language plpgsql as $$
+declare p record;
+begin
+  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
+    execute 'deallocate ' || quote_ident(p.name);
+    execute 'prepare ' || quote_ident(p.name) || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
+  end loop;
+  if raises then raise exception 'and now an error'; end if;
+  return 'done';
+end $$;`
+
 // Nobody puts a statement of his own in the place of one that was prepared for
 // the next user.
 func TestPipelineForgedStatements(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(`
-create function public.forge() returns text language plpgsql as $$
-declare p record;
-begin
-  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
-    execute 'deallocate ' || p.name;
-    execute 'prepare ' || p.name || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
-  end loop;
-  return 'done';
-end $$;`)
+	db.Exec(forge)
 	p := onePool(t, db, "authenticator")
 	const honest = "select 'honest'::text"
 	for range 4 { // prepared in the end
@@ -270,6 +276,35 @@ end $$;`)
 			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
 				t.Errorf("%q %v", got, err)
 			}
+		}
+	}
+}
+
+// Nor does he when his transaction fails behind it, or is refused.
+func TestPipelineForgedStatementsBehindAnError(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(forge)
+	no := func([]pg.Result) error { return errors.New("no") }
+	for name, forged := range map[string]struct {
+		sql   string
+		check func([]pg.Result) error
+	}{
+		"an error": {sql: "select public.forge(true)"},
+		"a check":  {sql: "select public.forge()", check: no},
+	} {
+		p := onePool(t, db, "authenticator")
+		const honest = "select 'honest'::text"
+		for range 3 {
+			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+				t.Fatalf("%s: %q %v", name, got, err)
+			}
+		}
+		if _, err := p.Pipeline(t.Context(), user(bob), pg.AsOptions{}, []pg.Statement{{SQL: forged.sql}}, forged.check); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+			t.Errorf("behind %s: %q %v", name, got, err)
 		}
 	}
 }
