@@ -183,6 +183,66 @@ func TestPipelineBoundsPreparedStatements(t *testing.T) {
 	}
 }
 
+// Long statements are few on a connection, and very long ones are never prepared:
+// each takes many times its text in the server.
+func TestPreparedStatementsAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	p := onePool(t, pgtest.New(t), "authenticator")
+	texts := func() (bytes, longest int) {
+		t.Helper()
+		const sql = "select coalesce(sum(length(statement)), 0), coalesce(max(length(statement)), 0) from pg_prepared_statements where name ~ '^s[0-9]+$'"
+		if err := p.QueryRow(t.Context(), sql).Scan(&bytes, &longest); err != nil {
+			t.Fatal(err)
+		}
+		return bytes, longest
+	}
+	run := func(i, size int) {
+		t.Helper()
+		want := fmt.Sprintf("%d%s", i, strings.Repeat("x", size))
+		sql := "select '" + want + "'"
+		for range 3 {
+			if got, err := first(t, p, user(alice), pg.AsOptions{ReadOnly: true, Rollback: true}, sql); err != nil || got != want {
+				t.Fatalf("statement %d of %d bytes: %.20q %v", i, size, got, err)
+			}
+		}
+		checks := []pg.EachCheck{{Claims: user(alice)}, {Claims: user(bob)}}
+		if got := each(t, p, sql, checks, pg.AsOptions{}); got[0] != want || got[1] != want {
+			t.Fatalf("asked of each: %.20q", got)
+		}
+	}
+	run(0, 15<<10)
+	if _, longest := texts(); longest < 15<<10 {
+		t.Errorf("the longest that was prepared has %d bytes", longest)
+	}
+	run(0, 17<<10)
+	if _, longest := texts(); longest > 16<<10 {
+		t.Errorf("one of %d bytes was prepared", longest)
+	}
+	for i := range 60 {
+		run(i, 8<<10)
+	}
+	if bytes, _ := texts(); bytes < 128<<10 || bytes > 256<<10 {
+		t.Errorf("%d bytes of statements are prepared", bytes)
+	}
+	// Of the many of one flush, the first make room for the last.
+	var checks []pg.EachCheck
+	for i := range 100 {
+		given := pg.Statement{SQL: fmt.Sprintf("select %d /* %s */", i%50, strings.Repeat("x", 8<<10))}
+		checks = append(checks, pg.EachCheck{Claims: user(alice), Given: given})
+	}
+	for range 3 {
+		for i, got := range each(t, p, "select 'asked'", checks, pg.AsOptions{}) {
+			if got != "asked" {
+				t.Fatalf("check %d: %q", i, got)
+			}
+		}
+	}
+	run(0, 10) // and what was dropped is deallocated
+	if bytes, _ := texts(); bytes > 256<<10 {
+		t.Errorf("%d bytes of statements are prepared behind a flush of many", bytes)
+	}
+}
+
 func TestPipelineWaitsForAConnectionOnlySoLong(t *testing.T) {
 	t.Parallel()
 	p := onePool(t, pgtest.New(t), "authenticator")
