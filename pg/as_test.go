@@ -153,6 +153,38 @@ grant all on public.t to authenticated;`)
 	}
 }
 
+// What pgx has prepared on a connection is not answered by somebody else's
+// statement either, whether the transaction that made it was committed or not.
+func TestAsForgedStatements(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(forge)
+	for _, raises := range []bool{false, true} {
+		p := onePool(t, db, "authenticator")
+		read := func() (got string) {
+			t.Helper()
+			err := p.As(t.Context(), user(alice), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
+				return tx.QueryRow(ctx, "select 'honest'::text").Scan(&got)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			return got
+		}
+		read()
+		err := p.As(t.Context(), user(bob), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
+			_, err := tx.Exec(ctx, "select public.forge($1)", raises)
+			return err
+		})
+		if (err != nil) != raises {
+			t.Errorf("raises %t: %v", raises, err)
+		}
+		if got := read(); got != "honest" {
+			t.Errorf("raises %t: alice reads %q", raises, got)
+		}
+	}
+}
+
 func TestAsPanicAndOpenRowsAndEndedTransaction(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

@@ -42,10 +42,7 @@ func (p *Pool) AsEach(ctx context.Context, sql string, checks []EachCheck, opt A
 		}
 		return nil, Wrap(err, "run checks")
 	}
-	if e.forged {
-		_ = e.conn.Close(ctx) // the pool makes another
-	}
-	clean = true
+	clean = !e.forged
 	return e.out, nil
 }
 
@@ -65,7 +62,7 @@ type each struct {
 	out    []EachResult
 
 	// of one conversation
-	statements map[string]*entry // by key; nil: sent as text
+	statements map[statementKey]*entry // nil: sent as text
 	fronts     []front
 }
 
@@ -169,19 +166,15 @@ func eachScope(set []Setting) string {
 // notes that they are to be: ahead of the checks, under their role and
 // search_path, so that the failure of one check takes nothing from the others.
 func (e *each) prepare(r *registry) {
-	uses := map[string]int{}
+	uses := map[statementKey]int{}
 	count := func(scope, sql string, set []Setting) {
-		key := scope + "\x00" + sql
+		key := statementKey{scope, sql}
 		uses[key]++
 		if uses[key] > 2 {
 			return
 		}
-		en := e.statements[key]
-		fresh := false
-		if uses[key] == 1 {
-			en, fresh = r.use(scope, sql)
-			e.statements[key] = en
-		}
+		en, fresh := r.use(scope, sql) // again: others may have taken its room
+		e.statements[key] = en
 		if fresh || en.name != "" {
 			return
 		}
@@ -194,7 +187,7 @@ func (e *each) prepare(r *registry) {
 		f := &e.fronts[i]
 		f.entries, f.texts = append(f.entries, en), append(f.texts, sql)
 	}
-	e.statements = map[string]*entry{}
+	e.statements = map[statementKey]*entry{}
 	for _, i := range e.turn {
 		set := e.sets[i]
 		after := ""
@@ -207,7 +200,7 @@ func (e *each) prepare(r *registry) {
 		count(eachScope(set.own), e.sql, set.own)
 	}
 	for _, en := range e.statements {
-		e.reused = e.reused || en.name != ""
+		e.reused = e.reused || en != nil && en.name != ""
 	}
 }
 
@@ -269,7 +262,7 @@ func identityOnly(set []Setting) []Setting {
 
 // query queues one statement of a check.
 func (e *each) query(pipe *pgconn.Pipeline, scope, sql string, args [][]byte) {
-	switch en := e.statements[scope+"\x00"+sql]; {
+	switch en := e.statements[statementKey{scope, sql}]; {
 	case en == nil || en.name == "":
 		pipe.SendQueryParams(sql, args, nil, nil, nil)
 	case en.desc != nil:

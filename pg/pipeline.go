@@ -42,10 +42,6 @@ var cleanStatements = func() []string {
 	return out
 }()
 
-// forgedSQL tells whether somebody has prepared statements in SQL: one of a
-// prepared name in the place of ours would answer for the next user.
-const forgedSQL = "select exists (select from pg_catalog.pg_prepared_statements where from_sql)"
-
 // cleanRolledBack is what is left to clean when a READ ONLY transaction was
 // rolled back: advisory locks alone outlive that.
 var cleanRolledBack = []string{"select pg_catalog.pg_advisory_unlock_all()"}
@@ -196,10 +192,8 @@ func (r *run) once(ctx context.Context) ([]Result, error) {
 		}
 		results = append(results, last...)
 	}
-	r.clean = err == nil // an error behind the end is one of cleaning
-	if last := results[len(results)-1].Rows; r.clean && (len(last) != 1 || string(last[0][0]) != "f") {
-		_ = r.conn.Close(ctx) // the pool makes another
-	}
+	// An error behind the end is one of cleaning.
+	r.clean = err == nil && genuine(results[len(results)-1].Rows)
 	if !r.opt.Rollback && results[done].Tag.String() != "COMMIT" {
 		return nil, fmt.Errorf("commit as role %q: transaction was aborted: %w", r.role, sluice.ErrConflict)
 	}
@@ -216,7 +210,7 @@ func (r *run) sendEnd(s *sender) {
 	for _, sql := range list {
 		s.send("", sql, nil)
 	}
-	s.pipe.SendQueryParams(forgedSQL, nil, nil, nil, nil) // never by a prepared name
+	s.pipe.SendQueryParams(forgedSQL, nil, nil, nil, nil)
 }
 
 // exchange sends what is queued, in one write, and reads the answers: of the

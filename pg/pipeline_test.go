@@ -183,6 +183,66 @@ func TestPipelineBoundsPreparedStatements(t *testing.T) {
 	}
 }
 
+// Long statements are few on a connection, and very long ones are never prepared:
+// each takes many times its text in the server.
+func TestPreparedStatementsAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	p := onePool(t, pgtest.New(t), "authenticator")
+	texts := func() (bytes, longest int) {
+		t.Helper()
+		const sql = "select coalesce(sum(length(statement)), 0), coalesce(max(length(statement)), 0) from pg_prepared_statements where name ~ '^s[0-9]+$'"
+		if err := p.QueryRow(t.Context(), sql).Scan(&bytes, &longest); err != nil {
+			t.Fatal(err)
+		}
+		return bytes, longest
+	}
+	run := func(i, size int) {
+		t.Helper()
+		want := fmt.Sprintf("%d%s", i, strings.Repeat("x", size))
+		sql := "select '" + want + "'"
+		for range 3 {
+			if got, err := first(t, p, user(alice), pg.AsOptions{ReadOnly: true, Rollback: true}, sql); err != nil || got != want {
+				t.Fatalf("statement %d of %d bytes: %.20q %v", i, size, got, err)
+			}
+		}
+		checks := []pg.EachCheck{{Claims: user(alice)}, {Claims: user(bob)}}
+		if got := each(t, p, sql, checks, pg.AsOptions{}); got[0] != want || got[1] != want {
+			t.Fatalf("asked of each: %.20q", got)
+		}
+	}
+	run(0, 15<<10)
+	if _, longest := texts(); longest < 15<<10 {
+		t.Errorf("the longest that was prepared has %d bytes", longest)
+	}
+	run(0, 17<<10)
+	if _, longest := texts(); longest > 16<<10 {
+		t.Errorf("one of %d bytes was prepared", longest)
+	}
+	for i := range 60 {
+		run(i, 8<<10)
+	}
+	if bytes, _ := texts(); bytes < 128<<10 || bytes > 256<<10 {
+		t.Errorf("%d bytes of statements are prepared", bytes)
+	}
+	// Of the many of one flush, the first make room for the last.
+	var checks []pg.EachCheck
+	for i := range 100 {
+		given := pg.Statement{SQL: fmt.Sprintf("select %d /* %s */", i%50, strings.Repeat("x", 8<<10))}
+		checks = append(checks, pg.EachCheck{Claims: user(alice), Given: given})
+	}
+	for range 3 {
+		for i, got := range each(t, p, "select 'asked'", checks, pg.AsOptions{}) {
+			if got != "asked" {
+				t.Fatalf("check %d: %q", i, got)
+			}
+		}
+	}
+	run(0, 10) // and what was dropped is deallocated
+	if bytes, _ := texts(); bytes > 256<<10 {
+		t.Errorf("%d bytes of statements are prepared behind a flush of many", bytes)
+	}
+}
+
 func TestPipelineWaitsForAConnectionOnlySoLong(t *testing.T) {
 	t.Parallel()
 	p := onePool(t, pgtest.New(t), "authenticator")
@@ -240,21 +300,27 @@ func TestPipelineConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// forge is a function that puts a statement of its own in the place of every one
+// that was prepared, and then may raise an error: the transaction is rolled back,
+// what it prepared is not.
+const forge = `
+create function public.forge(raises boolean default false) returns text language plpgsql as $$
+declare p record;
+begin
+  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
+    execute 'deallocate ' || quote_ident(p.name);
+    execute 'prepare ' || quote_ident(p.name) || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
+  end loop;
+  if raises then raise exception 'and now an error'; end if;
+  return 'done';
+end $$;`
+
 // Nobody puts a statement of his own in the place of one that was prepared for
 // the next user.
 func TestPipelineForgedStatements(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(`
-create function public.forge() returns text language plpgsql as $$
-declare p record;
-begin
-  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
-    execute 'deallocate ' || p.name;
-    execute 'prepare ' || p.name || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
-  end loop;
-  return 'done';
-end $$;`)
+	db.Exec(forge)
 	p := onePool(t, db, "authenticator")
 	const honest = "select 'honest'::text"
 	for range 4 { // prepared in the end
@@ -270,6 +336,35 @@ end $$;`)
 			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
 				t.Errorf("%q %v", got, err)
 			}
+		}
+	}
+}
+
+// Nor does he when his transaction fails behind it, or is refused.
+func TestPipelineForgedStatementsBehindAnError(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(forge)
+	no := func([]pg.Result) error { return errors.New("no") }
+	for name, forged := range map[string]struct {
+		sql   string
+		check func([]pg.Result) error
+	}{
+		"an error": {sql: "select public.forge(true)"},
+		"a check":  {sql: "select public.forge()", check: no},
+	} {
+		p := onePool(t, db, "authenticator")
+		const honest = "select 'honest'::text"
+		for range 3 {
+			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+				t.Fatalf("%s: %q %v", name, got, err)
+			}
+		}
+		if _, err := p.Pipeline(t.Context(), user(bob), pg.AsOptions{}, []pg.Statement{{SQL: forged.sql}}, forged.check); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+			t.Errorf("behind %s: %q %v", name, got, err)
 		}
 	}
 }

@@ -8,8 +8,15 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// maxPrepared bounds the prepared statements of a connection.
-const maxPrepared = 512
+// What bounds the prepared statements of a connection. One takes 50 to 120 times
+// the length of its text in the server (measured on 15), so that all of them take
+// some 25 MB at most; and at the end of each transaction the server goes through
+// them (forgedSQL).
+const (
+	maxPrepared      = 512
+	maxPreparedText  = 16 << 10  // bytes of a statement's text; longer ones are never prepared
+	maxPreparedTexts = 256 << 10 // bytes of all texts, with their scopes
+)
 
 // preparedKey is where a connection's registry is kept.
 const preparedKey = "sluice.prepared"
@@ -25,14 +32,20 @@ const preparedKey = "sluice.prepared"
 // What a user's function does to prepared statements (DEALLOCATE) shows as
 // 26000; Pipeline then forgets them all and runs the transaction again.
 type registry struct {
-	entries map[string]*list.Element // of *entry
-	recent  list.List                // the front is the newest
+	entries map[statementKey]*list.Element // of *entry
+	recent  list.List                      // the front is the newest
+	size    int                            // bytes of all keys
 	next    int
 	evicted []string // to be deallocated
 }
 
+// statementKey tells statements apart.
+type statementKey struct{ scope, sql string }
+
+func (k statementKey) size() int { return len(k.scope) + len(k.sql) }
+
 type entry struct {
-	key  string
+	key  statementKey
 	desc *pgconn.StatementDescription // nil until prepared
 	name string                       // empty until it is sent to be prepared
 }
@@ -42,23 +55,28 @@ func registryOf(conn *pgconn.PgConn) *registry {
 	if r, ok := conn.CustomData()[preparedKey].(*registry); ok {
 		return r
 	}
-	r := &registry{entries: map[string]*list.Element{}}
+	r := &registry{entries: map[statementKey]*list.Element{}}
 	conn.CustomData()[preparedKey] = r
 	return r
 }
 
-// use returns the entry of a statement, made at its first use.
+// use returns the entry of a statement, made at its first use; none for a text that
+// is not worth its memory.
 func (r *registry) use(scope, sql string) (e *entry, first bool) {
-	key := scope + "\x00" + sql
+	if len(sql) > maxPreparedText {
+		return nil, true
+	}
+	key := statementKey{scope, sql}
 	if el, ok := r.entries[key]; ok {
 		r.recent.MoveToFront(el)
 		return el.Value.(*entry), false
 	}
-	for r.recent.Len() >= maxPrepared {
+	for r.recent.Len() >= maxPrepared || r.recent.Len() > 0 && r.size+key.size() > maxPreparedTexts {
 		r.drop(r.recent.Back().Value.(*entry))
 	}
-	e = &entry{key: strings.Clone(key)}
+	e = &entry{key: statementKey{strings.Clone(scope), strings.Clone(sql)}}
 	r.entries[e.key] = r.recent.PushFront(e)
+	r.size += key.size()
 	return e, true
 }
 
@@ -67,6 +85,7 @@ func (r *registry) drop(e *entry) {
 	if el, ok := r.entries[e.key]; ok && el.Value == e {
 		delete(r.entries, e.key)
 		r.recent.Remove(el)
+		r.size -= e.key.size()
 		if e.name != "" {
 			r.evicted = append(r.evicted, e.name)
 		}

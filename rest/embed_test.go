@@ -3,6 +3,7 @@ package rest_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/sluice-dev/sluice/rest"
@@ -162,4 +163,38 @@ func TestTargetNames(t *testing.T) {
 			`"message":"'tasks' is not an embedded resource in this request"}`, aliased+more, "")
 	}
 	s.want(bothAnswer, both, "")
+}
+
+// An order by columns of an embedded resource names them where the resource is
+// joined: what a statement has of it does not grow with the terms, nor with the
+// levels above. projects and project_briefs are one to one, so that they can be
+// embedded in one another.
+func TestRelatedOrderKeepsTheStatementSmall(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	names, columns := []string{"project_briefs", "projects"}, []string{"body", "name"}
+	for _, c := range []struct{ depth, terms int }{{1, 2}, {10, 2}, {5, 60}, {3, 300}} {
+		target, embedded, path := "/projects?select=id,", "", ""
+		for d := c.depth - 1; d >= 0; d-- {
+			embedded = strings.TrimSuffix(names[d%2]+"("+columns[d%2]+","+embedded, ",") + ")"
+		}
+		target += embedded
+		for d := range c.depth {
+			term := names[d%2] + "(" + columns[d%2] + "),"
+			target += "&" + path + "order=" + strings.TrimSuffix(strings.Repeat(term, c.terms), ",")
+			path += names[d%2] + "."
+		}
+		r := s.request("GET "+target, "")
+		r.URL.Path = "/projects"
+		size := 0
+		for _, sql := range s.server.Statements(r) {
+			size += len(sql)
+		}
+		if size == 0 || size > 1000+10*len(target) {
+			t.Errorf("%d levels of %d terms: a URL of %d bytes becomes a statement of %d", c.depth, c.terms, len(target), size)
+		}
+		if w := s.do("GET "+target, ""); w.Code != http.StatusOK {
+			t.Errorf("%d levels of %d terms: %d %s", c.depth, c.terms, w.Code, w.Body)
+		}
+	}
 }

@@ -246,12 +246,15 @@ func (b *builder) orderBy(n *node) {
 		} else {
 			b.lit(", ")
 		}
-		if t.related != "" && n.grouped() {
-			b.ident(t.field.name) // of the answer: the rest is grouped away
-		} else if t.related != "" {
-			b.relatedColumn(n.child(t.related), t.field)
-		} else {
+		switch {
+		case t.embed == nil:
 			b.column(n.source, t.field)
+		case n.grouped():
+			b.ident(t.field.name) // of the answer: the rest is grouped away
+		case t.embed.grouped():
+			b.column(source{alias: t.embed.lateral}, t.field)
+		default:
+			b.dotted(t.embed.lateral, itoa(int64(i+1)))
 		}
 		if t.desc {
 			b.lit(" DESC")

@@ -2,6 +2,7 @@ package rest_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -163,4 +164,19 @@ func TestLongRequests(t *testing.T) {
 	// Each row of CSV takes its names along.
 	csv := strings.Repeat("x", 100) + strings.Repeat("\n1", 20)
 	wantError(t, s.do("POST /simple", csv, "Content-Type", "text/csv"), http.StatusRequestEntityTooLarge, "PGRST102", "")
+}
+
+// A * in the representation of a write is written out, each time.
+func TestLongStatement(t *testing.T) {
+	t.Parallel()
+	var columns []string
+	for i := range 200 {
+		columns = append(columns, fmt.Sprintf("a_column_with_a_rather_long_name_%d int", i))
+	}
+	s := startWith(t, "create table public.wide ("+strings.Join(columns, ", ")+")", nil)
+	line := "POST /wide?select=*" + strings.Repeat(",*", 500)
+	wantError(t, s.do(line, `{}`, "Prefer", "return=representation"), http.StatusRequestURITooLong, "URLTooLong", "")
+	if w := s.do("POST /wide?select=*,*", `{}`, "Prefer", "return=representation"); w.Code != http.StatusCreated {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }

@@ -64,9 +64,13 @@ func (b *builder) aggregate(src source, it *selectItem) {
 // embedItem writes what an embedded resource adds to its parent's rows.
 func (b *builder) embedItem(parent, e *node) {
 	switch {
+	case e.spread && e.toOne() && e.orders():
+		b.lit("(")
+		b.row(e)
+		b.lit(").*")
+		return
 	case e.spread && e.toOne():
-		b.ident(e.lateral)
-		b.lit(".*")
+		b.row(e)
 		return
 	case e.spread:
 		for i, name := range e.outputs() {
@@ -79,8 +83,8 @@ func (b *builder) embedItem(parent, e *node) {
 		return
 	case e.toOne():
 		b.lit("pg_catalog.row_to_json(")
-		b.ident(e.lateral)
-		b.lit(".*)")
+		b.row(e)
+		b.lit(")")
 	default:
 		b.lit("COALESCE(")
 		b.dotted(e.lateral, e.lateral)
@@ -99,8 +103,8 @@ func (b *builder) present(e *node) {
 	b.lit("(")
 	switch {
 	case e.toOne():
-		b.ident(e.lateral)
-		b.lit(".* IS DISTINCT FROM NULL)")
+		b.row(e)
+		b.lit(" IS DISTINCT FROM NULL)")
 	case e.spread:
 		b.dotted(e.lateral, "n")
 		b.lit(" > 0)")
@@ -114,7 +118,7 @@ func (b *builder) present(e *node) {
 // or for a count those that decide which rows there are.
 func (b *builder) joins(n *node, counting bool) {
 	for _, e := range n.embeds {
-		if !e.decides() && (counting || e.hidden()) {
+		if !e.decides() && (counting || e.hidden() && !e.orders()) {
 			continue
 		}
 		if e.inner {
@@ -137,6 +141,9 @@ func (b *builder) joins(n *node, counting bool) {
 // embed writes the subselect of an embedded resource.
 func (b *builder) embed(parent, e *node) {
 	switch {
+	case e.orders():
+		b.orderedRow(parent, e)
+		return
 	case e.toOne():
 		b.rows(parent, e)
 		return
@@ -179,20 +186,65 @@ func (b *builder) embed(parent, e *node) {
 
 // rows writes the rows of an embedded resource that belong to a parent's.
 func (b *builder) rows(parent, e *node) {
-	b.lit("SELECT ")
-	if e.hidden() {
-		b.lit("1")
-	} else {
-		b.nodeItems(e)
-	}
+	b.selected(e)
 	b.related(parent, e)
 	b.groupBy(e)
 	b.orderBy(e)
 	b.page(e.limit, e.offset)
 }
 
+// selected writes SELECT and what is selected of an embedded resource.
+func (b *builder) selected(e *node) {
+	b.lit("SELECT ")
+	if e.hidden() {
+		b.lit("1")
+	} else {
+		b.nodeItems(e)
+	}
+}
+
+// orderedRow writes the row that belongs to a parent's, as one value, and beside
+// it the columns by which the parent is ordered, named by the place of their term:
+// the order can name them without the resource being read again.
+func (b *builder) orderedRow(parent, e *node) {
+	row := alias(e.lateral, "r")
+	b.lit("SELECT ")
+	b.ident(row)
+	b.lit(".*::record AS ") // without the cast it would be its columns
+	b.ident(e.lateral)
+	for i := range parent.order {
+		if t := &parent.order[i]; t.embed == e {
+			b.lit(", ")
+			b.column(e.source, t.field)
+			b.lit(" AS ")
+			b.ident(itoa(int64(i + 1)))
+		}
+	}
+	b.relatedBeside(parent, e, func() {
+		b.lit(" CROSS JOIN LATERAL (")
+		b.selected(e)
+		b.lit(") AS ")
+		b.ident(row)
+	})
+	b.orderBy(e)
+	b.page(e.limit, e.offset)
+}
+
+// row writes the row of an embedded to-one resource.
+func (b *builder) row(e *node) {
+	if e.orders() {
+		b.dotted(e.lateral, e.lateral)
+		return
+	}
+	b.ident(e.lateral)
+	b.lit(".*")
+}
+
 // related writes FROM and WHERE of an embedded resource.
-func (b *builder) related(parent, e *node) {
+func (b *builder) related(parent, e *node) { b.relatedBeside(parent, e, func() {}) }
+
+// relatedBeside is related with one more join, which may use the others.
+func (b *builder) relatedBeside(parent, e *node, join func()) {
 	rel := e.rel
 	b.lit(" FROM ")
 	if rel.Function != nil {
@@ -214,6 +266,7 @@ func (b *builder) related(parent, e *node) {
 		b.ident(junction)
 	}
 	b.joins(e, false)
+	join()
 	var ties []func()
 	tie := func(aliasA string, a []string, aliasB string, names, equal []string) {
 		for i := range a {
@@ -261,14 +314,6 @@ func (b *builder) wholeRow(n *node) {
 	}
 	b.lit(")::")
 	b.relation(n.source.relation)
-}
-
-// relatedColumn writes a column of the row that e embeds, to order by.
-func (b *builder) relatedColumn(e *node, f field) {
-	b.lit("(SELECT ")
-	b.column(e.source, f)
-	b.related(e.parent, e)
-	b.lit(" LIMIT 1)")
 }
 
 // groupBy writes GROUP BY over the items that are no aggregates, by position:

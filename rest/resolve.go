@@ -33,6 +33,14 @@ func (n *node) hidden() bool {
 	return !slices.ContainsFunc(n.items, func(it selectItem) bool { return it.embed == nil || !it.embed.hidden() })
 }
 
+// orders reports whether the parent is ordered by columns of the row beside the
+// items: the lateral join is then of the row as one value and of those columns
+// (orderedRow). What is grouped has no columns but its items.
+func (n *node) orders() bool {
+	p := n.parent
+	return n.toOne() && !n.grouped() && !p.grouped() && slices.ContainsFunc(p.order, func(t orderTerm) bool { return t.embed == n })
+}
+
 // grouped reports whether the items have an aggregate among them.
 func (n *node) grouped() bool {
 	return slices.ContainsFunc(n.items, func(it selectItem) bool { return it.aggregate != "" })
@@ -115,7 +123,8 @@ func (v *resolver) resolve(n *node, depth int, conditions bool) error {
 			}
 		}
 	}
-	for _, t := range n.order {
+	for i := range n.order {
+		t := &n.order[i]
 		if t.related == "" {
 			continue
 		}
@@ -127,6 +136,7 @@ func (v *resolver) resolve(n *node, depth int, conditions bool) error {
 			return fail(http.StatusBadRequest, "PGRST118", fmt.Sprintf("A related order on '%s' is not possible", t.related)).
 				details(fmt.Sprintf("'%s' and '%s' do not form a many-to-one or one-to-one relationship", n.sourceName(), t.related))
 		}
+		t.embed = e
 	}
 	return nil
 }
@@ -200,7 +210,7 @@ func hoist(n, e *node) error {
 				details("Embedded resources are not implemented beside aggregates in a spread.")
 		}
 	}
-	e.items = below
+	e.items, e.order = below, nil // an order of one row says nothing, and joins would be others for it
 	at := slices.IndexFunc(n.items, func(it selectItem) bool { return it.embed == e })
 	n.items = slices.Replace(n.items, at, at+1, lifted...)
 	return nil

@@ -112,7 +112,7 @@ DELETE RETURNING OPERATOR ARRAY
 pg_catalog count json_agg row_to_json to_jsonb to_json json_strip_nulls string_agg substr length replace json_object_keys json_to_record json_to_recordset jsonb_to_recordset jsonb_agg
 jsonb_build_object jsonb_array_elements jsonb_build_array json_build_object ST_AsGeoJSON current_setting set_config sum avg min max
 to_tsvector to_tsquery plainto_tsquery phraseto_tsquery websearch_to_tsquery regconfig
-text json jsonb int integer smallint bigint real float decimal dec boolean char character varying bit double precision interval timestamp time with without zone
+text json jsonb record int integer smallint bigint real float decimal dec boolean char character varying bit double precision interval timestamp time with without zone
 extensions citext tsvector int4range daterange true public mood pair short uuid bytea numeric date nextval regclass auth uid bpchar`)
 )
 

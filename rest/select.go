@@ -87,6 +87,7 @@ func (it *selectItem) output() string {
 // related is set.
 type orderTerm struct {
 	related string
+	embed   *node // the resource, set by the plan
 	field   field
 	desc    bool
 	nulls   string // first, last or empty

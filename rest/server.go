@@ -191,6 +191,10 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 	return r, p, nil
 }
 
+// maxStatement bounds the text of a statement in bytes: PostgreSQL takes many times
+// as much memory to read it. Values are no part of it.
+const maxStatement = 1 << 20
+
 // run executes the plan as the user. A large answer it sends itself.
 func (s *Server) run(w http.ResponseWriter, h *http.Request, id sluice.Identity, r *request, p *plan) (*answer, error) {
 	settings, ok := p.snapshot.Roles[id.Claims.Role]
@@ -225,6 +229,13 @@ func (s *Server) run(w http.ResponseWriter, h *http.Request, id sluice.Identity,
 		}
 	}
 	statements := p.statements()
+	for _, st := range statements {
+		if len(st.SQL) > maxStatement {
+			return nil, fail(http.StatusRequestURITooLong, string(sluice.CodeURLTooLong),
+				fmt.Sprintf("The request becomes a statement of %d bytes; at most %d are sent", len(st.SQL), maxStatement)).
+				hint("Select, embed and order by less, or put the query into a view or function.")
+		}
+	}
 	st := &stream{s: s, w: w, h: h}
 	p.streams(statements, r, st)
 	res, err := s.cfg.Pool.Pipeline(h.Context(), id.Claims, opt, statements, check)
