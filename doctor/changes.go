@@ -105,19 +105,20 @@ func (v *visit) listen(ctx context.Context, ch *channel) ([]system, error) {
 		}
 		return s, isOurs
 	}
+	last := system{}
 	if err := v.await(ctx, ch.socket, func(m message) bool {
 		s, isOurs := take(m)
+		last = s
 		return isOurs && s.Status != "warning"
 	}); err != nil {
 		return nil, err
 	}
-	ref, err := ch.send(ch.joinRef, ch.topic, phoenix.EventBroadcast, []byte(`{"type":"broadcast","event":"fence","payload":{}}`))
-	if err != nil {
-		return nil, err
+	if last.Status == phoenix.StatusError {
+		return said, nil
 	}
-	err = v.await(ctx, ch.socket, func(m message) bool {
-		take(m)
-		return m.Topic == ch.topic && m.Event == phoenix.EventReply && m.Ref == ref
+	err := v.fence(ctx, ch, func(m message) bool {
+		s, isOurs := take(m)
+		return isOurs && s.Status == phoenix.StatusError
 	})
 	return said, err
 }
@@ -138,6 +139,8 @@ func (v *visit) judgeSubscription(b binding, who string, said []system) *Finding
 		case strings.Contains(text, "Please check Realtime is enabled"):
 			f = fail(sluice.CodeTableNotPublished, "The table %s.%s is not in the publication supabase_realtime, or its name is another: %s", b.Schema, b.Table, text).sure(Likely)
 			remedy = fmt.Sprintf("Run: alter publication supabase_realtime add table %s; names are case-sensitive, and one such table fails all subscriptions of its channel.", table{Schema: b.Schema, Name: b.Table}.sql())
+		case code == CodeSlot:
+			remedy = slotRemedy(text)
 		case code == "":
 			f.Code = CodeSubscription
 			if remedy == "" {

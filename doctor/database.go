@@ -308,6 +308,14 @@ func roleNames(roles []role) string {
 	return strings.Join(names, " and ")
 }
 
+// slotRemedy mends what PostgreSQL says of a slot that cannot be read.
+func slotRemedy(text string) string {
+	if strings.Contains(text, slotsInUse) {
+		return "Drop a slot that nobody reads: select slot_name from pg_replication_slots where not active; then select pg_drop_replication_slot('NAME'); or raise max_replication_slots."
+	}
+	return "Another process reads Realtime's replication slot, such as a second stack on this database: find it (select slot_name, active_pid from pg_replication_slots;) and stop it, or end its connection with select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'NAME'; Realtime takes the slot then."
+}
+
 // muchWAL is when a slot that nobody reads is worth a word.
 const muchWAL = 64 << 20
 
@@ -330,7 +338,7 @@ func (v *visit) checkSlots(context.Context) []Finding {
 	}
 	if len(v.db.Slots) >= v.db.MaxSlots {
 		findings = append(findings, warn(CodeSlot, "All %d replication slots are taken, so Realtime cannot make another", v.db.MaxSlots).
-			remedy("Drop those that nobody reads (select slot_name from pg_replication_slots where not active), or raise max_replication_slots."))
+			remedy("%s", slotRemedy(slotsInUse)))
 	}
 	if len(findings) == 0 {
 		findings = append(findings, ok("%d of %d replication slots in use", len(v.db.Slots), v.db.MaxSlots))

@@ -108,8 +108,12 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 	if st.Streaming {
 		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); %d sockets are open", st.Slot, st.Behind>>10, view.Sockets))
 	} else {
-		findings = append(findings, fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).
-			remedy("See whether PostgreSQL runs, and `sluice slot status`."))
+		f := fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).
+			remedy("See whether PostgreSQL runs, and `sluice slot status`.")
+		if codeOf(st.Error) == CodeSlot {
+			f = f.remedy("%s", slotRemedy(st.Error))
+		}
+		findings = append(findings, f)
 	}
 	counts, remedies := map[sluice.Code]int{}, map[sluice.Code]string{}
 	for _, r := range view.Refusals {

@@ -227,6 +227,9 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 		Tables: tables, PrivateTopic: flag(cmd, "private-topic"), DatabaseURL: secrets["db-url"],
 		SecretKey: secrets["secret-key"], Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout, Total: total,
 	}
+	if cfg.Email == "" && flag(cmd, "password") == "" {
+		cfg.Password = "" // a variable that stays set is no mistake
+	}
 	if row := flag(cmd, "write-probe"); row != "" {
 		cfg.WriteProbe = json.RawMessage(row)
 	}
