@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -211,7 +212,7 @@ func (v *visit) awaitChange(ctx context.Context, b binding, row map[string]json.
 	})
 	_, who := v.identity()
 	if err == nil {
-		return ok("the insert into %s.%s arrived after %s", b.Schema, b.Table, v.cfg.Now().Sub(start).Round(1e6))
+		return ok("the insert into %s.%s arrived after %s", b.Schema, b.Table, v.cfg.Now().Sub(start).Round(100*time.Microsecond))
 	}
 	f := fail(CodeChangeLost, "The channel says SUBSCRIBED as %s, a row was inserted, and its change does not arrive", who).
 		evidence("POST %s.%s → 201; no INSERT within %s: %v", b.Schema, b.Table, v.cfg.Timeout, err)

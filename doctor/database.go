@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -331,10 +332,18 @@ func (v *visit) checkSlots(context.Context) []Finding {
 		case s.Status == "lost":
 			findings = append(findings, warn(CodeSlot, "The replication slot %s is lost: WAL that it needed is gone", s.Name).evidence("%s", evidence).
 				remedy("Sluice makes its slot again by itself and says what was missed; drop any other: %s", drop))
+		case s.Status == "unreserved":
+			findings = append(findings, warn(CodeSlot, "The replication slot %s is past its budget of WAL: PostgreSQL may drop what it needs at the next checkpoint", s.Name).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
+				remedy("Let its reader catch up, or start it; raise max_slot_wal_keep_size if that is the usual load; if nothing reads it any more: %s", drop))
 		case !s.Active && !s.Temporary && (s.Kept > muchWAL || s.Name == "sluice"):
 			findings = append(findings, warn(CodeSlot, "Nobody reads the replication slot %s, and PostgreSQL keeps all WAL for it", s.Name).sure(Likely).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
 				remedy("Start what reads it, or drop it before the disk is full: %s If max_slot_wal_keep_size is -1, set a bound.", drop))
 		}
+	}
+	if permanent := slices.IndexFunc(v.db.Slots, func(s slot) bool { return !s.Temporary }); permanent >= 0 && v.db.KeepSize == "-1" {
+		findings = append(findings, warn(CodeSlot, "Nothing bounds the WAL that PostgreSQL keeps for a slot: one without its reader fills the disk").sure(Possible).
+			evidence("max_slot_wal_keep_size is -1; the slot %s is permanent", v.db.Slots[permanent].Name).
+			remedy("Run: alter system set max_slot_wal_keep_size = '4GB'; select pg_reload_conf(); past it PostgreSQL gives the slot up rather than its disk."))
 	}
 	if len(v.db.Slots) >= v.db.MaxSlots {
 		findings = append(findings, warn(CodeSlot, "All %d replication slots are taken, so Realtime cannot make another", v.db.MaxSlots).

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -180,7 +182,7 @@ func (v *visit) noAnswer(err error) Finding {
 			remedy("Something that is not the gateway holds this port, or the gateway hangs: look at its log and restart the stack; compare host and port with the project's URL.")
 	case strings.Contains(text, "malformed HTTP"):
 		return fail(CodeWrongPort, "What answers on port %s does not speak HTTP", v.port()).evidence("%s", text).
-			remedy("Use the API's port (54321 in a development stack), not the database's (54322): `sluice status` or `supabase status` prints it as API_URL.")
+			remedy("%s", apiPort)
 	case strings.Contains(text, "HTTP response to HTTPS"):
 		return fail(CodeTLS, "The port speaks plain HTTP, and the URL says https").evidence("%s", text).remedy("Use http://%s.", v.base.Host)
 	}
@@ -188,12 +190,39 @@ func (v *visit) noAnswer(err error) Finding {
 		remedy("The gateway or a proxy before it closes the connection: look at its log, and compare host and port with the project's URL.")
 }
 
+// apiPort mends a port that is the database's.
+const apiPort = "Use the API's port (54321 in a development stack), not the database's (54322): `sluice status` or `supabase status` prints it as API_URL."
+
+// isPostgres asks in PostgreSQL's protocol for TLS, which a server answers with S
+// or N; to HTTP it says nothing and hangs up.
+func (v *visit) isPostgres(ctx context.Context) bool {
+	ctx, cancel := v.within(ctx)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(v.base.Hostname(), v.port()))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	request := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), 80877103) // SSLRequest
+	var said [1]byte
+	if _, err := conn.Write(request); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(conn, said[:])
+	return err == nil && (said[0] == 'S' || said[0] == 'N')
+}
+
 // checkGateway asks for Auth's health, which every stack serves, and finds out
 // who answers on this port.
 func (v *visit) checkGateway(ctx context.Context) []Finding {
 	a, err := v.send(ctx, http.MethodGet, "/auth/v1/health", v.keyed(), nil)
 	if err != nil {
-		return []Finding{v.noAnswer(err)}
+		f := v.noAnswer(err)
+		if f.Code == CodeServiceDown && v.isPostgres(ctx) {
+			f = fail(CodeWrongPort, "PostgreSQL listens on port %s", v.port()).evidence("%v; PostgreSQL's SSLRequest is answered as PostgreSQL does", err).remedy("%s", apiPort)
+		}
+		return []Finding{f}
 	}
 	findings := []Finding{v.judgeGateway(a)}
 	if findings[0].Code == CodeWrongPort && opened(v.try(ctx, handshake{key: v.cfg.Key, vsn: v.cfg.VSN})) {

@@ -106,7 +106,7 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 	st := view.Stream
 	var findings []Finding
 	if st.Streaming {
-		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); %d sockets are open", st.Slot, st.Behind>>10, view.Sockets))
+		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); open sockets: %d", st.Slot, st.Behind>>10, view.Sockets))
 	} else {
 		f := fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).
 			remedy("See whether PostgreSQL runs, and `sluice slot status`.")
@@ -130,7 +130,7 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 	})
 	var texts []string
 	for _, c := range codes {
-		texts = append(texts, fmt.Sprintf("%s (%d times)", c, counts[c]))
+		texts = append(texts, fmt.Sprintf("%s (%d)", c, counts[c]))
 	}
 	f := ok("in the last ten minutes the server has refused: %s", strings.Join(texts, ", "))
 	return append(findings, f.remedy("%s: %s", codes[0], cmp.Or(remedies[codes[0]], "see `sluice logs --code "+string(codes[0])+"`")))

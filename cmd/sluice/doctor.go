@@ -88,6 +88,7 @@ the command.`,
 	f.Duration("timeout", 10*time.Second, "bound of each wait for the network")
 	f.Duration("total", time.Minute, "bound of the whole visit")
 	f.StringP("output", "o", "pretty", "format: pretty or json")
+	f.Bool("json", false, "the same as -o json")
 	f.Bool("fix", false, "run the SQL that mends, after asking; on this folder's stack, or with --db-url")
 	f.Bool("yes", false, "with --fix, do not ask")
 	return cmd
@@ -101,6 +102,9 @@ func usage(stderr io.Writer, err error) error {
 
 func runDoctor(cmd *cobra.Command, args []string, stdout, stderr io.Writer) error {
 	format := flag(cmd, "output")
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		format = "json"
+	}
 	if format != "pretty" && format != "json" {
 		return fmt.Errorf("-o %q: the formats are pretty and json", format)
 	}
@@ -261,7 +265,10 @@ func fillFromStack(cfg *doctor.Config, workdir string) error {
 		return nil
 	}
 	u, err := url.Parse(cfg.URL)
-	if err == nil && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1") {
+	if err != nil || u.Host == "" {
+		return nil // doctor.Check says what is wrong with it
+	}
+	if u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1" {
 		cfg.Key = token.DevPublishableKey
 		return nil
 	}

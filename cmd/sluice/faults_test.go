@@ -457,6 +457,7 @@ func sharedStack(t *testing.T) []string {
 	})
 	return []string{
 		"SLUICE=http://127.0.0.1:" + strconv.Itoa(ports[0]),
+		"DB_PORT=" + strconv.Itoa(ports[1]),
 		"DB_URL=postgresql://postgres:postgres@127.0.0.1:" + strconv.Itoa(ports[1]) + "/postgres",
 		"SLUICE_WS=ws://127.0.0.1:" + strconv.Itoa(ports[0]),
 		"ES256_TOKEN=" + forged(`{"alg":"ES256","kid":"new-key"}`, `{"role":"authenticated","exp":4102444800}`),
