@@ -82,7 +82,7 @@ the command.`,
 	f.StringSlice("table", nil, "subscribe to this table, as schema.table or table; may be repeated")
 	f.String("private-topic", "", "join this private channel of the app")
 	f.String("write-probe", "", "insert this row, a JSON object, into the table, wait for its change and delete it")
-	f.String("page", "", "the app's page: its Content-Security-Policy and address")
+	f.String("page", "", "the app's page: its Content-Security-Policy, cookies and address")
 	f.String("project", "", "the app's folder: .env files and lock file")
 	f.String("vsn", "2.0.0", "the protocol version that the app's client asks for")
 	f.Duration("timeout", 10*time.Second, "bound of each wait for the network")

@@ -78,7 +78,7 @@ func TestFaults(t *testing.T) {
 			"answer": with((*planted).answer), "reply": with((*planted).reply), "gateway": with((*planted).gateway), "policy": with((*planted).policy),
 			"doctor": with((*planted).doctor), "first": with((*planted).first), "says": with((*planted).says), "healthy": with((*planted).healthy),
 			"sql": with((*planted).sql), "echoes": with((*planted).echoes), "clock": with((*planted).clock), "listen": with((*planted).listen),
-			"proxy": with((*planted).proxy),
+			"proxy": with((*planted).proxy), "cookies": with((*planted).cookies),
 		},
 	})
 }
@@ -281,6 +281,17 @@ func (f *planted) policy(args []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pages[args[0]] = http.Header{"Content-Security-Policy": {args[1]}}
+}
+
+// cookies PATH BYTES
+func (f *planted) cookies(args []string) {
+	f.need(args, 2, 2, "cookies PATH BYTES")
+	n, err := strconv.Atoi(args[1])
+	f.ts.Check(err)
+	value := strings.Repeat("s", n/2)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pages[args[0]] = http.Header{"Set-Cookie": {"sb-127-auth-token.0=" + value + "; Path=/", "sb-127-auth-token.1=" + value + "; Path=/"}}
 }
 
 // servePages serves the app's pages: $PAGE here, $TLS_PAGE by https, and $LAN_PAGE
