@@ -122,7 +122,7 @@ func runDoctor(cmd *cobra.Command, args []string, stdout, stderr io.Writer) erro
 	}
 	show := func(r *doctor.Report) error {
 		if format == "json" {
-			return writeReportJSON(stdout, r)
+			return writeJSON(stdout, r.First() == nil, r)
 		}
 		printReport(stdout, r, isTerminal(stdout))
 		if fixes := r.Fixes(); len(fixes) > 0 && !mend {
@@ -290,14 +290,15 @@ func stackVars(workdir string) map[string]string {
 	return vars
 }
 
-func writeReportJSON(w io.Writer, r *doctor.Report) error {
+// writeJSON prints a report for a script.
+func writeJSON(w io.Writer, ok bool, r *doctor.Report) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(struct {
 		OK bool `json:"ok"`
 		*doctor.Report
-	}{r.First() == nil, r})
+	}{ok, r})
 }
 
 // isTerminal reports whether colours are wanted: a terminal, and no NO_COLOR
