@@ -157,7 +157,7 @@ func (d *document) judgeHost(project *url.URL) *Finding {
 	if isLoopback(d.url.Hostname()) || !isLoopback(project.Hostname()) {
 		return nil
 	}
-	f := fail(CodeLoopbackHost, "The page is on %s and the project on %s: on any other device, %s is the device itself", d.url.Host, project.Host, project.Hostname()).
+	f := fail(CodeLoopbackHost, "The page is on %s and the project on %s: on any other device, %s is the device itself", d.url.Host, project.Host, project.Hostname()).evidence("the page is %s, the project %s", originOf(d.url.String()), project).
 		remedy("Give createClient an address that the device reaches: %s://%s:%s for devices in the network, 10.0.2.2 for an Android emulator; set [api] external_url to the same.", project.Scheme, d.url.Hostname(), portOf(project))
 	return &f
 }
@@ -185,6 +185,7 @@ func (d *document) judgeUpgrade(project *url.URL) *Finding {
 	if !has || project.Scheme != "http" {
 		return nil
 	}
+	evidence := fmt.Sprintf("the policy of %s holds the directive; the socket is ws://%s", withoutSecrets(d.url), project.Host)
 	remedy := "Leave upgrade-insecure-requests out of the policy in development."
 	var f Finding
 	if isLoopback(project.Hostname()) {
@@ -192,6 +193,7 @@ func (d *document) judgeUpgrade(project *url.URL) *Finding {
 	} else {
 		f = fail(CodeUpgradeInsecure, "The page's policy has upgrade-insecure-requests: browsers turn ws://%s into wss, which fails", project.Host).remedy("%s Or serve the API with TLS.", remedy)
 	}
+	f = f.evidence("%s", evidence)
 	return &f
 }
 

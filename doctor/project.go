@@ -128,7 +128,7 @@ func (v *visit) judgeSetting(s setting) *Finding {
 	var f Finding
 	switch {
 	case isSecretKey(s.value) && slices.ContainsFunc(published, func(p string) bool { return strings.HasPrefix(s.name, p) }):
-		f = fail(CodeSecretInBrowser, "%s in %s holds a secret key, and its name puts it into every page", s.name, s.file).
+		f = fail(CodeSecretInBrowser, "%s in %s holds a secret key, and its name puts it into every page", s.name, s.file).evidence("%s has %s; bundlers publish variables of this prefix", s.file, sluice.RedactKey(s.value)).
 			remedy("Put the publishable key there, and make a new secret key: this one is public by now.")
 	case isKeyName.MatchString(strings.ToUpper(s.name)) && kindOf(s.value) == "other" && !isReference.MatchString(s.value):
 		f = notAKey(sluice.Secret(s.value))
@@ -170,7 +170,7 @@ func (v *visit) judgeEnvURL(s setting, u *url.URL) *Finding {
 	case same && strings.EqualFold(u.Hostname(), v.base.Hostname()):
 		return nil
 	case same && loopbackAlias(u.Hostname()) == v.base.Hostname():
-		f := warn(CodeEnvDiffers, "%s in %s says %s, the doctor visited %s: one machine, but two hosts for cookies and for a Content-Security-Policy", s.name, s.file, u.Host, v.base.Host).
+		f := warn(CodeEnvDiffers, "%s in %s says %s, the doctor visited %s: one machine, but two hosts for cookies and for a Content-Security-Policy", s.name, s.file, u.Host, v.base.Host).evidence("%s has %s, visited %s", s.file, withoutSecrets(u), v.base).
 			remedy("Write the same name everywhere: in %s, in connect-src and in the page's address.", s.file)
 		return &f
 	}

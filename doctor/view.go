@@ -100,7 +100,7 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 		} `json:"refusals"`
 	}
 	if err := v.askView(ctx, "view?limit=1", v.secretly(), &view); err != nil {
-		return []Finding{warn(sluice.CodeInvalidAPIKey, "The server does not show itself to the secret key: %v", err).
+		return []Finding{warn(sluice.CodeInvalidAPIKey, "The server does not show itself to the secret key").evidence("%v", err).
 			remedy("Compare --secret-key with `sluice status`.")}
 	}
 	st := view.Stream
@@ -108,7 +108,7 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 	if st.Streaming {
 		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); open sockets: %d", st.Slot, st.Behind>>10, view.Sockets))
 	} else {
-		f := fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).
+		f := fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).evidence("GET %sview → streaming: false, slot: %s, error: %q", viewPath, st.Slot, st.Error).
 			remedy("See whether PostgreSQL runs, and `sluice slot status`.")
 		if codeOf(st.Error) == CodeSlot {
 			f = f.remedy("%s", slotRemedy(st.Error))
@@ -160,7 +160,7 @@ func (v *visit) askWhy(ctx context.Context, name, subject string) Finding {
 	}
 	for _, s := range why.Steps {
 		if s.Verdict == "stops" && s.Hop == string(sluice.StagePublication) {
-			return fail(sluice.CodeTableNotPublished, "%s", s.Text).remedy("%s", s.Remedy)
+			return fail(sluice.CodeTableNotPublished, "%s", s.Text).evidence("GET %swhy → stopped at %s", viewPath, s.Hop).remedy("%s", s.Remedy)
 		}
 	}
 	return ok("%s: the server publishes %s, and decides for role %s by policies of tier %d", why.Table, strings.Join(why.Trace.Published, ", "), why.Role, why.Trace.Tier)
