@@ -240,26 +240,23 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 	if len(args) == 1 {
 		cfg.URL = args[0]
 	}
-	if err := fillFromStack(&cfg, flag(cmd, "workdir")); err != nil {
-		return cfg, err
-	}
-	if mend, _ := cmd.Flags().GetBool("fix"); mend && cfg.DatabaseURL == "" {
-		if vars := stackVars(flag(cmd, "workdir")); cfg.URL == vars["api.url"] {
-			cfg.DatabaseURL = sluice.Secret(vars["db.url"])
-		}
-	}
-	return cfg, nil
+	mend, _ := cmd.Flags().GetBool("fix")
+	return cfg, fillFromStack(&cfg, flag(cmd, "workdir"), mend)
 }
 
 // fillFromStack completes cfg with the addresses and keys of the stack that runs
 // in workdir, when that is the one to visit, or with the public development key.
-func fillFromStack(cfg *doctor.Config, workdir string) error {
+// Its database is asked about tables that are named, and where it is to be mended.
+func fillFromStack(cfg *doctor.Config, workdir string, mend bool) error {
 	vars := stackVars(workdir)
 	cfg.URL = cmp.Or(cfg.URL, vars["api.url"], "http://127.0.0.1:54321")
 	if cfg.URL == vars["api.url"] {
 		cfg.Key = cmp.Or(cfg.Key, sluice.Secret(vars["auth.publishable_key"]))
 		cfg.LegacyKey = cmp.Or(cfg.LegacyKey, sluice.Secret(vars["auth.anon_key"]))
 		cfg.SecretKey = cmp.Or(cfg.SecretKey, sluice.Secret(vars["auth.secret_key"]))
+		if len(cfg.Tables) > 0 || mend {
+			cfg.DatabaseURL = cmp.Or(cfg.DatabaseURL, sluice.Secret(vars["db.url"]))
+		}
 	}
 	if cfg.Key != "" {
 		return nil
