@@ -3,6 +3,7 @@ package changes
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,9 @@ func (s *Service) Trace(ctx context.Context, req sluice.TraceRequest) (*sluice.T
 	defer cancel()
 	var oid uint32
 	if err := s.cfg.Admin.QueryRow(ctx, findSQL, req.Schema, req.Table).Scan(&oid); err != nil {
+		if errors.Is(pg.Kind(err), sluice.ErrNotFound) {
+			return nil, fmt.Errorf("there is no table %s.%s: %w", req.Schema, req.Table, sluice.ErrNotFound)
+		}
 		return nil, pg.Wrap(err, "look for table %s.%s", req.Schema, req.Table)
 	}
 	t, err := s.catalog.load(ctx, oid) // as it is now: the stream may not have told of it yet

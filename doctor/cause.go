@@ -100,6 +100,7 @@ var causes = map[sluice.Code]cause{
 	CodeWrongPort:                 {24, github + "realtime/issues/372"},
 	CodeUnreachable:               {24, github + "cli/issues/76"},
 	CodeNoPartition:               {25, github + "realtime/issues/1484"},
+	sluice.CodeMissingPartition:   {25, github + "realtime/issues/1484"},
 	CodeBroadcastRefused:          {26, github + "realtime-js/issues/271"},
 	sluice.CodeTooManyConns:       {27, github + "realtime/issues/1414"},
 	sluice.CodeTooManyChannels:    {27, github + "realtime/issues/1414"},

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -105,19 +106,20 @@ func (v *visit) listen(ctx context.Context, ch *channel) ([]system, error) {
 		}
 		return s, isOurs
 	}
+	last := system{}
 	if err := v.await(ctx, ch.socket, func(m message) bool {
 		s, isOurs := take(m)
+		last = s
 		return isOurs && s.Status != "warning"
 	}); err != nil {
 		return nil, err
 	}
-	ref, err := ch.send(ch.joinRef, ch.topic, phoenix.EventBroadcast, []byte(`{"type":"broadcast","event":"fence","payload":{}}`))
-	if err != nil {
-		return nil, err
+	if last.Status == phoenix.StatusError {
+		return said, nil
 	}
-	err = v.await(ctx, ch.socket, func(m message) bool {
-		take(m)
-		return m.Topic == ch.topic && m.Event == phoenix.EventReply && m.Ref == ref
+	err := v.fence(ctx, ch, func(m message) bool {
+		s, isOurs := take(m)
+		return isOurs && s.Status == phoenix.StatusError
 	})
 	return said, err
 }
@@ -138,6 +140,8 @@ func (v *visit) judgeSubscription(b binding, who string, said []system) *Finding
 		case strings.Contains(text, "Please check Realtime is enabled"):
 			f = fail(sluice.CodeTableNotPublished, "The table %s.%s is not in the publication supabase_realtime, or its name is another: %s", b.Schema, b.Table, text).sure(Likely)
 			remedy = fmt.Sprintf("Run: alter publication supabase_realtime add table %s; names are case-sensitive, and one such table fails all subscriptions of its channel.", table{Schema: b.Schema, Name: b.Table}.sql())
+		case code == CodeSlot:
+			remedy = slotRemedy(text)
 		case code == "":
 			f.Code = CodeSubscription
 			if remedy == "" {
@@ -208,7 +212,7 @@ func (v *visit) awaitChange(ctx context.Context, b binding, row map[string]json.
 	})
 	_, who := v.identity()
 	if err == nil {
-		return ok("the insert into %s.%s arrived after %s", b.Schema, b.Table, v.cfg.Now().Sub(start).Round(1e6))
+		return ok("the insert into %s.%s arrived after %s", b.Schema, b.Table, v.cfg.Now().Sub(start).Round(100*time.Microsecond))
 	}
 	f := fail(CodeChangeLost, "The channel says SUBSCRIBED as %s, a row was inserted, and its change does not arrive", who).
 		evidence("POST %s.%s → 201; no INSERT within %s: %v", b.Schema, b.Table, v.cfg.Timeout, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -108,7 +109,7 @@ func (v *visit) checkDatabase(ctx context.Context) []Finding {
 	v.db = db
 	switch {
 	case db.WALLevel != "logical":
-		return []Finding{fail(CodeWALLevel, "wal_level is %s: no change can be streamed", db.WALLevel).
+		return []Finding{fail(CodeWALLevel, "wal_level is %s: no change can be streamed", db.WALLevel).evidence("show wal_level → %s", db.WALLevel).
 			remedy("Run: alter system set wal_level = logical; then restart PostgreSQL.")}
 	case db.Tenants && len(db.tenants) == 0:
 		return []Finding{fail(CodeTenantNotFound, "Realtime's table of tenants is empty, so it refuses every socket").
@@ -186,11 +187,11 @@ func (v *visit) checkTables(context.Context) []Finding {
 	case v.db == nil:
 		return []Finding{skip("no database")}
 	case !v.db.Publication:
-		return []Finding{fail(CodeNoPublication, "The publication supabase_realtime does not exist, so no table sends changes").
+		return []Finding{fail(CodeNoPublication, "The publication supabase_realtime does not exist, so no table sends changes").evidence("select from pg_publication where pubname = 'supabase_realtime' → no row").
 			remedy("Run: create publication supabase_realtime; then: alter publication supabase_realtime add table SCHEMA.TABLE;").
 			fix("%s", v.createPublication())}
 	case len(v.db.tables) == 0:
-		return []Finding{warn(sluice.CodeTableNotPublished, "The publication supabase_realtime holds no table, so no table sends changes").
+		return []Finding{warn(sluice.CodeTableNotPublished, "The publication supabase_realtime holds no table, so no table sends changes").evidence("select from pg_publication_tables where pubname = 'supabase_realtime' → no row").
 			remedy("For every table that an app listens to: alter publication supabase_realtime add table SCHEMA.TABLE;")}
 	}
 	var findings []Finding
@@ -225,7 +226,7 @@ func (v *visit) createPublication() string {
 func judgeTable(t table) []Finding {
 	switch {
 	case !t.Exists:
-		return []Finding{fail(CodeNoTable, "There is no table %s", t).
+		return []Finding{fail(CodeNoTable, "There is no table %s", t).evidence("pg_class has none of this name and schema").
 			remedy("Names are case-sensitive in a subscription: compare schema and table with the database, and apply its migrations.")}
 	case !t.Published:
 		return []Finding{fail(sluice.CodeTableNotPublished, "The table %s is not in the publication supabase_realtime", t).
@@ -261,15 +262,15 @@ func judgeTable(t table) []Finding {
 func hears(t table, r role) (Finding, bool) {
 	switch {
 	case !r.Usage:
-		return fail(sluice.CodeNoSelectGrant, "Role %s has no USAGE on the schema of %s, so no change arrives", r.Role, t).
+		return fail(sluice.CodeNoSelectGrant, "Role %s has no USAGE on the schema of %s, so no change arrives", r.Role, t).evidence("has_schema_privilege('%s', '%s', 'usage') → false", r.Role, t.Schema).
 			remedy("Run: grant usage on schema %s to %s;", pgx.Identifier{t.Schema}.Sanitize(), r.Role), false
 	case !r.Select:
-		return fail(sluice.CodeNoSelectGrant, "Role %s may not select from %s, so no change arrives", r.Role, t).
+		return fail(sluice.CodeNoSelectGrant, "Role %s may not select from %s, so no change arrives", r.Role, t).evidence("has_any_column_privilege('%s', '%s', 'select') → false", r.Role, t).
 			remedy("Run: grant select on %s to %s;", t.sql(), r.Role), false
 	case !t.RLS || r.Bypass || r.Policies > 0:
 		return Finding{}, true
 	case t.Policies == 0:
-		return fail(sluice.CodeNoSelectPolicy, "Row level security is on for %s and it has no SELECT policy, so no change arrives", t).
+		return fail(sluice.CodeNoSelectPolicy, "Row level security is on for %s and it has no SELECT policy, so no change arrives", t).evidence("pg_policies has none for SELECT or ALL on it; relrowsecurity is true").
 			remedy("Create one, for example: create policy \"read\" on %s for select to authenticated using (auth.uid() = user_id);", t.sql()), false
 	}
 	f := fail(sluice.CodeNoPolicyForRole, "No SELECT policy of %s applies to role %s: it says SUBSCRIBED and receives nothing", t, r.Role).
@@ -297,6 +298,7 @@ func judgeIdentity(t table) *Finding {
 	default:
 		return nil
 	}
+	f = f.evidence("pg_class.relreplident is %s, primary key: %t", t.Identity, t.Key)
 	return &f
 }
 
@@ -306,6 +308,14 @@ func roleNames(roles []role) string {
 		names[i] = r.Role
 	}
 	return strings.Join(names, " and ")
+}
+
+// slotRemedy mends what PostgreSQL says of a slot that cannot be read.
+func slotRemedy(text string) string {
+	if strings.Contains(text, slotsInUse) {
+		return "Drop a slot that nobody reads: select slot_name from pg_replication_slots where not active; then select pg_drop_replication_slot('NAME'); or raise max_replication_slots."
+	}
+	return "Another process reads Realtime's replication slot, such as a second stack on this database: find it (select slot_name, active_pid from pg_replication_slots;) and stop it, or end its connection with select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'NAME'; Realtime takes the slot then."
 }
 
 // muchWAL is when a slot that nobody reads is worth a word.
@@ -323,14 +333,22 @@ func (v *visit) checkSlots(context.Context) []Finding {
 		case s.Status == "lost":
 			findings = append(findings, warn(CodeSlot, "The replication slot %s is lost: WAL that it needed is gone", s.Name).evidence("%s", evidence).
 				remedy("Sluice makes its slot again by itself and says what was missed; drop any other: %s", drop))
+		case s.Status == "unreserved":
+			findings = append(findings, warn(CodeSlot, "The replication slot %s is past its budget of WAL: PostgreSQL may drop what it needs at the next checkpoint", s.Name).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
+				remedy("Let its reader catch up, or start it; raise max_slot_wal_keep_size if that is the usual load; if nothing reads it any more: %s", drop))
 		case !s.Active && !s.Temporary && (s.Kept > muchWAL || s.Name == "sluice"):
 			findings = append(findings, warn(CodeSlot, "Nobody reads the replication slot %s, and PostgreSQL keeps all WAL for it", s.Name).sure(Likely).evidence("%s; max_slot_wal_keep_size is %s", evidence, v.db.KeepSize).
 				remedy("Start what reads it, or drop it before the disk is full: %s If max_slot_wal_keep_size is -1, set a bound.", drop))
 		}
 	}
+	if permanent := slices.IndexFunc(v.db.Slots, func(s slot) bool { return !s.Temporary }); permanent >= 0 && v.db.KeepSize == "-1" {
+		findings = append(findings, warn(CodeSlot, "Nothing bounds the WAL that PostgreSQL keeps for a slot: one without its reader fills the disk").sure(Possible).
+			evidence("max_slot_wal_keep_size is -1; the slot %s is permanent", v.db.Slots[permanent].Name).
+			remedy("Run: alter system set max_slot_wal_keep_size = '4GB'; select pg_reload_conf(); past it PostgreSQL gives the slot up rather than its disk."))
+	}
 	if len(v.db.Slots) >= v.db.MaxSlots {
-		findings = append(findings, warn(CodeSlot, "All %d replication slots are taken, so Realtime cannot make another", v.db.MaxSlots).
-			remedy("Drop those that nobody reads (select slot_name from pg_replication_slots where not active), or raise max_replication_slots."))
+		findings = append(findings, warn(CodeSlot, "All %d replication slots are taken, so Realtime cannot make another", v.db.MaxSlots).evidence("max_replication_slots is %d, pg_replication_slots has %d rows", v.db.MaxSlots, len(v.db.Slots)).
+			remedy("%s", slotRemedy(slotsInUse)))
 	}
 	if len(findings) == 0 {
 		findings = append(findings, ok("%d of %d replication slots in use", len(v.db.Slots), v.db.MaxSlots))
@@ -343,16 +361,16 @@ func (v *visit) checkMessages(context.Context) []Finding {
 	case v.db == nil:
 		return []Finding{skip("no database")}
 	case !v.db.Messages:
-		return []Finding{warn(CodeNoPartition, "There is no table realtime.messages: private channels and broadcasts from the database do not work").
+		return []Finding{warn(CodeNoPartition, "There is no table realtime.messages: private channels and broadcasts from the database do not work").evidence("to_regclass('realtime.messages') → null").
 			remedy("Realtime makes it when it starts: connect a client once, and look at Realtime's log.")}
 	case !v.db.Partition:
-		return []Finding{warn(CodeNoPartition, "Today's partition of realtime.messages is missing: realtime.send() from SQL is lost").
+		return []Finding{warn(CodeNoPartition, "Today's partition of realtime.messages is missing: realtime.send() from SQL is lost").evidence("pg_inherits has no partition messages_%s", v.cfg.Now().UTC().Format("2006_01_02")).
 			remedy("Connect a client once, so that Realtime makes its partitions; with Sluice: select sluice.make_message_partitions();")}
 	case !v.db.MessagesPublished:
-		return []Finding{warn(CodeNoPartition, "realtime.messages is in no publication: broadcasts from the database do not arrive").
+		return []Finding{warn(CodeNoPartition, "realtime.messages is in no publication: broadcasts from the database do not arrive").evidence("select from pg_publication_tables where schemaname = 'realtime' → no row").
 			remedy("Connect a client once, so that Realtime publishes it, and look at Realtime's log.")}
 	case v.db.ReadPolicies == 0 && v.cfg.PrivateTopic != "":
-		return []Finding{fail(CodeNoMessagePolicy, "realtime.messages has no SELECT policy, so nobody may join a private channel").
+		return []Finding{fail(CodeNoMessagePolicy, "realtime.messages has no SELECT policy, so nobody may join a private channel").evidence("pg_policies has none for SELECT or ALL on it").
 			remedy("Run: create policy \"read\" on realtime.messages for select to authenticated using (realtime.topic() = '%s');", strings.ReplaceAll(v.cfg.PrivateTopic, "'", "''"))}
 	}
 	return []Finding{ok("realtime.messages has today's partition, is published, and has %d SELECT policies", v.db.ReadPolicies)}

@@ -283,16 +283,31 @@ func (v *visit) report(ctx context.Context, steps []step) *Report {
 }
 
 // causeFirst puts what the database says of Realtime's tenants before the refusal
-// that comes of it: a handshake shows only that there is none.
+// that comes of it: a handshake shows only that there is none. A key without the
+// form of one is the cause of its refusal.
 func (r *Report) causeFirst() {
 	is := func(f Finding) bool { return f.Hop == HopDatabase && f.Code == CodeTenantNotFound }
 	cause, symptom := slices.IndexFunc(r.Findings, is), slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Status == Fail })
+	if symptom >= 0 {
+		if code := r.Findings[symptom].Code; code == sluice.CodeInvalidAPIKey || code == CodeKeyNotTranslated {
+			r.blameForm()
+		}
+	}
 	if cause <= symptom {
 		return
 	}
 	if code := r.Findings[symptom].Code; code == CodeTenantNotFound || code == CodeSocketRefused {
 		f := r.Findings[cause]
 		r.Findings = slices.Insert(slices.Delete(r.Findings, cause, cause+1), symptom, f)
+	}
+}
+
+// blameForm makes a failure of the warning about the key's form.
+func (r *Report) blameForm() {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Hop == HopKey && f.Code == sluice.CodeInvalidAPIKey {
+			f.Status = Fail
+		}
 	}
 }
 

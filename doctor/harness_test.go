@@ -143,7 +143,7 @@ func wantFinding(t *testing.T, f doctor.Finding, code sluice.Code, rule int, par
 			t.Errorf("finding lacks %q:\n%s", p, all)
 		}
 	}
-	if f.Remedy == "" {
-		t.Errorf("finding without a remedy: %+v", f)
+	if f.Remedy == "" || f.Evidence == "" || f.Confidence == "" {
+		t.Errorf("finding without a remedy, evidence or confidence: %+v", f)
 	}
 }

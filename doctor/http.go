@@ -2,11 +2,14 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -179,7 +182,7 @@ func (v *visit) noAnswer(err error) Finding {
 			remedy("Something that is not the gateway holds this port, or the gateway hangs: look at its log and restart the stack; compare host and port with the project's URL.")
 	case strings.Contains(text, "malformed HTTP"):
 		return fail(CodeWrongPort, "What answers on port %s does not speak HTTP", v.port()).evidence("%s", text).
-			remedy("Use the API's port (54321 in a development stack), not the database's (54322): `sluice status` or `supabase status` prints it as API_URL.")
+			remedy("%s", apiPort)
 	case strings.Contains(text, "HTTP response to HTTPS"):
 		return fail(CodeTLS, "The port speaks plain HTTP, and the URL says https").evidence("%s", text).remedy("Use http://%s.", v.base.Host)
 	}
@@ -187,12 +190,39 @@ func (v *visit) noAnswer(err error) Finding {
 		remedy("The gateway or a proxy before it closes the connection: look at its log, and compare host and port with the project's URL.")
 }
 
+// apiPort mends a port that is the database's.
+const apiPort = "Use the API's port (54321 in a development stack), not the database's (54322): `sluice status` or `supabase status` prints it as API_URL."
+
+// isPostgres asks in PostgreSQL's protocol for TLS, which a server answers with S
+// or N; to HTTP it says nothing and hangs up.
+func (v *visit) isPostgres(ctx context.Context) bool {
+	ctx, cancel := v.within(ctx)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(v.base.Hostname(), v.port()))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	request := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), 80877103) // SSLRequest
+	var said [1]byte
+	if _, err := conn.Write(request); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(conn, said[:])
+	return err == nil && (said[0] == 'S' || said[0] == 'N')
+}
+
 // checkGateway asks for Auth's health, which every stack serves, and finds out
 // who answers on this port.
 func (v *visit) checkGateway(ctx context.Context) []Finding {
 	a, err := v.send(ctx, http.MethodGet, "/auth/v1/health", v.keyed(), nil)
 	if err != nil {
-		return []Finding{v.noAnswer(err)}
+		f := v.noAnswer(err)
+		if f.Code == CodeServiceDown && v.isPostgres(ctx) {
+			f = fail(CodeWrongPort, "PostgreSQL listens on port %s", v.port()).evidence("%v; PostgreSQL's SSLRequest is answered as PostgreSQL does", err).remedy("%s", apiPort)
+		}
+		return []Finding{f}
 	}
 	findings := []Finding{v.judgeGateway(a)}
 	if findings[0].Code == CodeWrongPort && opened(v.try(ctx, handshake{key: v.cfg.Key, vsn: v.cfg.VSN})) {
@@ -335,15 +365,21 @@ var knownTexts = []struct {
 	{"no Route matched", sluice.CodeRouteNotFound},
 	{"name resolution failed", CodeUpstreamName},
 	{"messages partition", CodeNoPartition},
+	{"is active for PID", CodeSlot},
+	{slotsInUse, CodeSlot},
 	{"unable to connect to the project database", sluice.CodeUnableToConnect},
 	{"Connecting to the project database", sluice.CodeInitializing},
 	{"too large", CodeCookiesTooLarge},
 }
 
-// codeOf finds the code of a text, or "".
+// slotsInUse is what PostgreSQL says when there is no room for another slot.
+const slotsInUse = "slots are in use"
+
+// codeOf finds the code of a text, or "". Only the form "Code: text" is a code's:
+// a word alone is anybody's, such as Envoy's "Unauthorized".
 func codeOf(text string) sluice.Code {
-	word, _, _ := strings.Cut(text, ":")
-	if r := sluice.Refuse(sluice.Code(word)); string(r.Code) == word {
+	word, _, isPrefix := strings.Cut(text, ":")
+	if r := sluice.Refuse(sluice.Code(word)); isPrefix && string(r.Code) == word {
 		return r.Code
 	}
 	for _, k := range knownTexts {
@@ -363,7 +399,7 @@ func (a *answer) refusal() sluice.Code {
 	case a.isHTML():
 		return ""
 	}
-	return codeOf(string(a.body))
+	return cmp.Or(codeOf(a.message()), codeOf(string(a.body)))
 }
 
 // judgeRefusal makes a finding of an HTTP answer that is not what was hoped for,
@@ -378,12 +414,12 @@ func (v *visit) judgeRefusal(a *answer, service string) Finding {
 	case code == sluice.CodeRouteNotFound:
 		return f.remedy("The gateway has no such route: the project URL must have no path (clients add /realtime/v1/websocket, /rest/v1), and the stack must run the service ([realtime] enabled = true).")
 	case code == sluice.CodeInvalidAPIKey:
-		return f.remedy("The key is not one of this project, or is of another project or an earlier stack: compare it with `sluice status` or `supabase status` (hosted: Project Settings, API Keys), put it into the app's .env file and restart the app's dev server.")
+		return f.remedy("%s", copyKey)
 	case code == CodeKeyNotAllowed:
 		return f.remedy("The gateway knows the key and its consumer is not in a group that may use this route: add the group (anon, admin) to the consumer in kong.yml.")
 	case code == CodeTenantNotFound:
 		return v.tenant(f)
-	case code == sluice.CodeTooManyConns, code == sluice.CodeTooManyChannels:
+	case isLimit(code):
 		return limited(f)
 	case code == sluice.CodeUnableToConnect, code == sluice.CodeInitializing:
 		return f.remedy("Realtime cannot reach PostgreSQL: look whether it runs, at [realtime] ip_version and DB_HOST, and at Realtime's log.")
@@ -393,7 +429,7 @@ func (v *visit) judgeRefusal(a *answer, service string) Finding {
 		f = f.remedy("The gateway reaches no running %s: `docker ps` and `docker logs` of its container tell why it ends; after an upgrade, `supabase stop --no-backup` and start make its database again (data is lost).", service)
 		f.Code, f.Rule, f.Link, f.Confidence = CodeServiceDown, causes[CodeServiceDown].rule, causes[CodeServiceDown].link, doubts[CodeServiceDown]
 	case code == "" && a.status == http.StatusUnauthorized:
-		f.Code = sluice.CodeInvalidAPIKey
+		f.Code, f.Confidence = sluice.CodeInvalidAPIKey, Likely
 		f = f.remedy("Compare the key with `sluice status` or `supabase status` (hosted: Project Settings, API Keys).")
 	case code == "":
 		f.Code, f.Confidence = CodeSocketRefused, doubts[CodeSocketRefused]
@@ -409,10 +445,16 @@ func (v *visit) tenant(f Finding) Finding {
 	return f.remedy("Realtime has no tenant of this name. Either its table is empty (select external_id from _realtime.tenants; then `supabase stop --no-backup` and start, data is lost), or the gateway reaches it by a host name whose first part is not the tenant's id (realtime-dev.supabase-realtime for the tenant realtime-dev).")
 }
 
+// isLimit tells the codes of limits: all of them have these words.
+func isLimit(code sluice.Code) bool { return strings.Contains(string(code), "RateLimit") }
+
 func limited(f Finding) Finding {
 	f.Rule, f.Link = 27, causes[sluice.CodeTooManyConns].link
 	return f.remedy("A limit is reached (by default 100 channels a client, 100 joins a second, 200 users): leave channels with supabase.removeChannel() when a component unmounts, or raise the limits of the tenant.")
 }
+
+// copyKey mends a key that is not the project's.
+const copyKey = "The key is not one of this project, or is of another project or an earlier stack: compare it with `sluice status` or `supabase status` (hosted: Project Settings, API Keys), put it into the app's .env file and restart the app's dev server."
 
 // statusOf makes an answer's status readable where there may be none.
 func statusOf(a *answer) string {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
@@ -141,7 +142,7 @@ func (v *visit) noJoin(err error, what string) Finding {
 		return f.remedy("%s", remedy)
 	case code == CodeTenantNotFound:
 		return v.tenant(f)
-	case code == sluice.CodeTooManyConns, code == sluice.CodeTooManyChannels, strings.Contains(reason, "RateLimit"):
+	case isLimit(code):
 		return limited(f)
 	case code == sluice.CodePrivateOnly:
 		return f.remedy("This project allows private channels alone: switch \"Allow public access\" on in Realtime's settings, or join with private: true and policies on realtime.messages.")
@@ -164,7 +165,7 @@ func (v *visit) noReply(err error, what string) Finding {
 		return fail(CodeReplyMismatch, "The server answers %s with another reference than was sent, so the client waits in vain and reports TIMED_OUT", what).evidence("%s", err).
 			remedy("Upgrade Realtime, or take out what rewrites messages on the way; a server must echo ref and join_ref exactly as strings.")
 	case timedOut(err):
-		return fail(CodeNoReply, "The server does not answer %s within %s; the client reports TIMED_OUT", what, v.cfg.Timeout).evidence("%v", err).
+		return fail(CodeNoReply, "The server does not answer %s; the client reports TIMED_OUT", what).evidence("%v", err).
 			remedy("Look at Realtime's log: its connection to PostgreSQL hangs or starts; a proxy that buffers WebSocket frames looks the same.")
 	case errors.As(err, &end):
 		return fail(CodeNoReply, "The server closes the socket instead of answering %s", what).evidence("%s", err).
@@ -174,29 +175,23 @@ func (v *visit) noReply(err error, what string) Finding {
 		remedy("A proxy that cuts idle or upgraded connections, or a crash of Realtime: look at both logs.")
 }
 
+// soon bounds the waits for what an open channel answers at once. A client waits
+// as long as for a join, and nothing comes of it.
+const soon = 3 * time.Second
+
 // fence sends a broadcast with an acknowledgement: when it is answered, the
-// channel has taken everything that was sent before. end is the reason when the
-// channel was closed instead.
-func (v *visit) fence(ctx context.Context, ch *channel) (end string, err error) {
+// channel has taken everything that was sent before. see gets every message of
+// the channel until then, and true ends the wait.
+func (v *visit) fence(ctx context.Context, ch *channel, see func(message) bool) error {
 	ref, err := ch.send(ch.joinRef, ch.topic, phoenix.EventBroadcast, []byte(`{"type":"broadcast","event":"fence","payload":{}}`))
 	if err != nil {
-		return "", err
+		return err
 	}
-	reason := ""
-	err = v.await(ctx, ch.socket, func(m message) bool {
-		if m.Topic != ch.topic {
-			return false
-		}
-		switch m.Event {
-		case phoenix.EventSystem:
-			reason = string(m.Payload)
-		case phoenix.EventClose, phoenix.EventError:
-			end = fmt.Sprintf("%s; %s", reason, m.Event)
-			return true
-		}
-		return m.Event == phoenix.EventReply && m.Ref == ref
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	return v.await(ctx, ch.socket, func(m message) bool {
+		return m.Topic == ch.topic && (see(m) || m.Event == phoenix.EventReply && m.Ref == ref)
 	})
-	return end, err
 }
 
 // checkRefresh sends a token on a joined channel: clients do so when a session
@@ -213,15 +208,30 @@ func (v *visit) checkRefresh(ctx context.Context) []Finding {
 	if _, err := v.joined.send(v.joined.joinRef, v.joined.topic, phoenix.EventAccessToken, payload); err != nil {
 		return []Finding{v.noReply(err, "access_token")}
 	}
-	end, err := v.fence(ctx, v.joined)
+	var said system // why the channel is muted or closed
+	end := ""
+	err = v.fence(ctx, v.joined, func(m message) bool {
+		switch m.Event {
+		case phoenix.EventSystem:
+			if json.Unmarshal(m.Payload, &said) == nil && said.Status == phoenix.StatusError {
+				end = said.Message // Sluice mutes a channel whose token has expired, and does not close it
+			}
+		case phoenix.EventClose, phoenix.EventError:
+			end = strings.TrimLeft(said.Message+"; "+m.Event, "; ")
+		}
+		return end != ""
+	})
 	if err != nil {
 		return []Finding{v.noReply(err, "a message after access_token")}
 	}
 	if end == "" {
 		return []Finding{ok("%s can be sent after the join", name)}
 	}
-	f := fail(CodeTokenDropped, "The server closes the channel when %s is sent after the join", name).evidence("access_token → %s", end)
-	if tok == v.cfg.Key {
+	f := fail(CodeTokenDropped, "The server closes or mutes the channel when %s is sent after the join", name).evidence("access_token → %s", end)
+	switch {
+	case codeOf(end) == sluice.CodeInvalidJWTToken:
+		return []Finding{fail(sluice.CodeInvalidJWTToken, "%s has expired by the server's clock: a channel goes silent or closes when its token does", name).evidence("%s", f.Evidence)}
+	case tok == v.cfg.Key:
 		return []Finding{f.remedy("Upgrade Realtime to a release of June 2025 or newer, which takes an opaque key in place of a token for \"no session\"; clients send it after sign-out.")}
 	}
 	j, _ := readJWT(tok)
@@ -237,16 +247,12 @@ func (v *visit) checkRejoin(ctx context.Context) []Finding {
 	if err := v.rejoin(ctx, ch, v.cfg.Key, loud()); err != nil {
 		return []Finding{v.noJoin(err, "a topic for the second time")}
 	}
-	ref, err := ch.send(ch.joinRef, ch.topic, phoenix.EventBroadcast, []byte(`{"type":"broadcast","event":"fence","payload":{}}`))
-	if err != nil {
-		return []Finding{v.noReply(err, "a message after a second join")}
-	}
 	wrong := ""
-	err = v.await(ctx, ch.socket, func(m message) bool {
-		if m.Topic == ch.topic && (m.Event == phoenix.EventClose || m.Event == phoenix.EventError) && m.Ref != old {
+	err := v.fence(ctx, ch, func(m message) bool {
+		if (m.Event == phoenix.EventClose || m.Event == phoenix.EventError) && m.Ref != old {
 			wrong = fmt.Sprintf("%s with ref %s after a second join with ref %s (the first had %s)", m.Event, m.Ref, ch.joinRef, old)
 		}
-		return wrong != "" || m.Topic == ch.topic && m.Event == phoenix.EventReply && m.Ref == ref
+		return wrong != ""
 	})
 	switch {
 	case wrong != "":
@@ -266,7 +272,7 @@ func (v *visit) checkBroadcast(ctx context.Context) []Finding {
 	if _, err := v.joined.send(v.joined.joinRef, v.joined.topic, phoenix.EventBroadcast, payload); err != nil {
 		return []Finding{v.noReply(err, "a broadcast")}
 	}
-	if err := v.await(ctx, v.joined.socket, carries(nonce)); err != nil {
+	if err := v.hear(ctx, nonce); err != nil {
 		f := v.noReply(err, "a broadcast")
 		if timedOut(err) {
 			f = fail(CodeBroadcastLost, "A broadcast does not come back to a channel with self: true").evidence("%v", err).
@@ -277,11 +283,13 @@ func (v *visit) checkBroadcast(ctx context.Context) []Finding {
 	return []Finding{ok("a broadcast over the socket arrives")}
 }
 
-// carries tells the broadcast that holds a nonce, in any form.
-func carries(nonce string) func(message) bool {
-	return func(m message) bool {
+// hear waits for the broadcast that holds a nonce, in any form.
+func (v *visit) hear(ctx context.Context, nonce string) error {
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	return v.await(ctx, v.joined.socket, func(m message) bool {
 		return m.Event == phoenix.EventBroadcast && bytes.Contains(m.Payload, []byte(nonce)) || bytes.Contains(m.binary, []byte(nonce))
-	}
+	})
 }
 
 // checkHTTPBroadcast sends a broadcast by HTTP, with the key alone as clients
@@ -302,7 +310,7 @@ func (v *visit) checkHTTPBroadcast(ctx context.Context) []Finding {
 	if a.status != http.StatusAccepted {
 		return []Finding{v.judgeHTTPBroadcast(ctx, a, body)}
 	}
-	if err := v.await(ctx, v.joined.socket, carries(nonce)); err != nil {
+	if err := v.hear(ctx, nonce); err != nil {
 		return []Finding{fail(CodeBroadcastLost, "A broadcast by HTTP is accepted and does not arrive on the channel").evidence("%s; %v", a, err).
 			remedy("Look at Realtime's log; with several nodes, at the connection between them.")}
 	}

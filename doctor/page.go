@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sluice-dev/sluice"
 )
 
 func originOf(page string) string {
@@ -93,7 +95,42 @@ func (v *visit) checkPage(ctx context.Context) []Finding {
 	case a.status >= 400:
 		return []Finding{warn(CodePage, "The page answers with status %d", a.status).evidence("%s", a).remedy("Give the address of a page that subscribes.")}
 	}
-	return d.judge(v.base)
+	findings := d.judge(v.base)
+	if f := v.judgeCookies(ctx, d, a); f != nil {
+		findings = append([]Finding{*f}, findings...)
+	}
+	return findings
+}
+
+// minSession is the length of the shortest cookie, in bytes, that may be a session.
+const minSession = 16
+
+// judgeCookies makes the handshake with the cookies that the page sets, as a
+// browser does when page and project are on one host: to cookies, ports are one.
+func (v *visit) judgeCookies(ctx context.Context, d *document, a *answer) *Finding {
+	var pairs []string
+	for _, line := range a.header.Values("Set-Cookie") {
+		c, err := http.ParseSetCookie(line)
+		if err != nil || c.MaxAge < 0 {
+			continue
+		}
+		if len(c.Value) >= minSession { // shorter ones are words, such as a theme's
+			v.hide.add(sluice.Secret(c.Value))
+		}
+		pairs = append(pairs, c.Name+"="+c.Value)
+	}
+	if len(pairs) == 0 || !v.socketOK || !strings.EqualFold(d.url.Hostname(), v.base.Hostname()) {
+		return nil
+	}
+	cookie := strings.Join(pairs, "; ")
+	refused := v.try(ctx, handshake{key: v.cfg.Key, vsn: v.cfg.VSN, cookie: cookie})
+	if opened(refused) {
+		return nil
+	}
+	f := fail(CodeCookiesTooLarge, "The handshake fails with the cookies that %s sets", withoutSecrets(d.url)).
+		evidence("%d cookies of %d bytes → %s; without → 101", len(pairs), len(cookie), statusOf(refused))
+	f = tooLarge(f)
+	return &f
 }
 
 // judge compares the page with the project's address.
@@ -120,7 +157,7 @@ func (d *document) judgeHost(project *url.URL) *Finding {
 	if isLoopback(d.url.Hostname()) || !isLoopback(project.Hostname()) {
 		return nil
 	}
-	f := fail(CodeLoopbackHost, "The page is on %s and the project on %s: on any other device, %s is the device itself", d.url.Host, project.Host, project.Hostname()).
+	f := fail(CodeLoopbackHost, "The page is on %s and the project on %s: on any other device, %s is the device itself", d.url.Host, project.Host, project.Hostname()).evidence("the page is %s, the project %s", originOf(d.url.String()), project).
 		remedy("Give createClient an address that the device reaches: %s://%s:%s for devices in the network, 10.0.2.2 for an Android emulator; set [api] external_url to the same.", project.Scheme, d.url.Hostname(), portOf(project))
 	return &f
 }
@@ -148,6 +185,7 @@ func (d *document) judgeUpgrade(project *url.URL) *Finding {
 	if !has || project.Scheme != "http" {
 		return nil
 	}
+	evidence := fmt.Sprintf("the policy of %s holds the directive; the socket is ws://%s", withoutSecrets(d.url), project.Host)
 	remedy := "Leave upgrade-insecure-requests out of the policy in development."
 	var f Finding
 	if isLoopback(project.Hostname()) {
@@ -155,6 +193,7 @@ func (d *document) judgeUpgrade(project *url.URL) *Finding {
 	} else {
 		f = fail(CodeUpgradeInsecure, "The page's policy has upgrade-insecure-requests: browsers turn ws://%s into wss, which fails", project.Host).remedy("%s Or serve the API with TLS.", remedy)
 	}
+	f = f.evidence("%s", evidence)
 	return &f
 }
 

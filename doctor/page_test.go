@@ -251,7 +251,7 @@ func TestEnvFiles(t *testing.T) {
 		t.Errorf("status %s", f.Status)
 	}
 	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "SUPABASE_URL=http://127.0.0.1:1\n"})})
-	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 0, "http://127.0.0.1:1", w.URL)
+	wantFirst(t, r, doctor.HopEnv, doctor.CodeEnvDiffers, 24, "http://127.0.0.1:1", w.URL)
 	r = visit(t, doctor.Config{URL: w.URL, Project: folder(t, map[string]string{".env": "NEXT_PUBLIC_SUPABASE_KEY=sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz\n"})})
 	wantFirst(t, r, doctor.HopEnv, doctor.CodeSecretInBrowser, 0, "make a new secret key")
 	if strings.Contains(show(r), "N7UND0") {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/url"
@@ -111,6 +112,14 @@ func (v *visit) checkEnv(context.Context) []Finding {
 // published are the prefixes by which a bundler puts a variable into the page.
 var published = []string{"NEXT_PUBLIC_", "VITE_", "PUBLIC_", "EXPO_PUBLIC_", "REACT_APP_", "NUXT_PUBLIC_", "GATSBY_"}
 
+var (
+	// isKeyName tells the variables of API keys from those of storage's, of sign-in
+	// with others, of signing.
+	isKeyName = regexp.MustCompile(`(^|_)SUPABASE_((ANON|PUBLISHABLE|PUBLISHABLE_DEFAULT|SERVICE|SERVICE_ROLE|SECRET)_)?KEY$`)
+	// isReference is a value that another variable or a program fills in.
+	isReference = regexp.MustCompile(`^(\$|env\(|encrypted:)`)
+)
+
 func (v *visit) judgeSetting(s setting) *Finding {
 	if u, err := url.Parse(s.value); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
 		return v.judgeEnvURL(s, u)
@@ -119,8 +128,12 @@ func (v *visit) judgeSetting(s setting) *Finding {
 	var f Finding
 	switch {
 	case isSecretKey(s.value) && slices.ContainsFunc(published, func(p string) bool { return strings.HasPrefix(s.name, p) }):
-		f = fail(CodeSecretInBrowser, "%s in %s holds a secret key, and its name puts it into every page", s.name, s.file).
+		f = fail(CodeSecretInBrowser, "%s in %s holds a secret key, and its name puts it into every page", s.name, s.file).evidence("%s has %s; bundlers publish variables of this prefix", s.file, sluice.RedactKey(s.value)).
 			remedy("Put the publishable key there, and make a new secret key: this one is public by now.")
+	case isKeyName.MatchString(strings.ToUpper(s.name)) && kindOf(s.value) == "other" && !isReference.MatchString(s.value):
+		f = notAKey(sluice.Secret(s.value))
+		f.Text = fmt.Sprintf("%s in %s is no API key: %s", s.name, s.file, f.Text)
+		f = f.evidence("%d characters", len(s.value)).remedy("%s Restart the app's dev server then: it reads %s once.", f.Remedy, s.file)
 	case !strings.Contains(strings.ToUpper(s.name), "KEY"):
 		return nil
 	case !v.isOther(s.value):
@@ -157,12 +170,12 @@ func (v *visit) judgeEnvURL(s setting, u *url.URL) *Finding {
 	case same && strings.EqualFold(u.Hostname(), v.base.Hostname()):
 		return nil
 	case same && loopbackAlias(u.Hostname()) == v.base.Hostname():
-		f := warn(CodeEnvDiffers, "%s in %s says %s, the doctor visited %s: one machine, but two hosts for cookies and for a Content-Security-Policy", s.name, s.file, u.Host, v.base.Host).
+		f := warn(CodeEnvDiffers, "%s in %s says %s, the doctor visited %s: one machine, but two hosts for cookies and for a Content-Security-Policy", s.name, s.file, u.Host, v.base.Host).evidence("%s has %s, visited %s", s.file, withoutSecrets(u), v.base).
 			remedy("Write the same name everywhere: in %s, in connect-src and in the page's address.", s.file)
 		return &f
 	}
 	f := fail(CodeEnvDiffers, "%s in %s is %s, not the address that was visited", s.name, s.file, withoutSecrets(u)).
-		evidence("visited %s", v.base).
+		evidence("visited %s", v.base).byRule(24, causes[CodeWrongPort].link).sure(Likely).
 		remedy("If %s is the right address, put it into %s and restart the app's dev server; else visit the other one.", v.base, s.file)
 	return &f
 }

@@ -114,6 +114,7 @@ func (s *socket) read() (message, error) {
 func (v *visit) await(ctx context.Context, s *socket, accept func(message) bool) error {
 	ctx, cancel := v.within(ctx)
 	defer cancel()
+	start := time.Now()
 	_ = s.conn.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -121,7 +122,7 @@ func (v *visit) await(ctx context.Context, s *socket, accept func(message) bool)
 		m, err := s.read()
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
+			return fmt.Errorf("nothing came within %s: %w", time.Since(start).Round(100*time.Millisecond), ctx.Err())
 		case err != nil:
 			return err
 		case accept(m):
@@ -158,12 +159,17 @@ func (e *wrongRef) Error() string {
 	return fmt.Sprintf("sent ref %s, the reply has ref %s", e.sent, e.got)
 }
 
+// grace is how long the right reply may come behind a wrong one.
+const grace = time.Second
+
 // push sends a message and waits for its reply.
 func (v *visit) push(ctx context.Context, s *socket, joinRef phoenix.Ref, topic, event string, payload []byte) (reply, error) {
 	ref, err := s.send(joinRef, topic, event, payload)
 	if err != nil {
 		return reply{}, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var r reply
 	var other phoenix.Ref
 	err = v.await(ctx, s, func(m message) bool {
@@ -171,6 +177,9 @@ func (v *visit) push(ctx context.Context, s *socket, joinRef phoenix.Ref, topic,
 			return false
 		}
 		if m.Ref != ref {
+			if other == "" {
+				time.AfterFunc(grace, cancel)
+			}
 			other = m.Ref
 			return false
 		}

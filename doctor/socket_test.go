@@ -87,8 +87,10 @@ func TestKeyNotTranslated(t *testing.T) {
 		wantFirst(t, r, doctor.HopSocket, doctor.CodeKeyNotTranslated, 1, "no legacy anon JWT was given", "--legacy-key", "2.53.11")
 	})
 	t.Run("both kinds of keys are refused", func(t *testing.T) {
-		w := newWorld(t, refuse(403, "", everything))
+		w := newWorld(t, refuse(403, "", everything), func(w *standin.Stack) { w.Routes["/realtime/v1/api/ping"] = standin.Always(500, "") })
 		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, doctor.CodeSocketRefused, 4, "_realtime.tenants")
+		w = newWorld(t, refuse(403, "", everything)) // Realtime knows its tenant
+		wantFirst(t, visit(t, doctor.Config{URL: w.URL}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3, "api/ping → 200", "SEED_SELF_HOST")
 	})
 }
 
@@ -101,7 +103,7 @@ func TestKeyOfAnotherSecret(t *testing.T) {
 	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3,
 		"with the stack's anon key → 101", "put it into the app's .env file")
 	w = newWorld(t, refuse(401, `{"error":"Failed to validate JWT signature"}`, func(key string, _ *http.Request) bool { return key == otherAnon }))
-	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3, "JWT_SECRET")
+	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon)}), doctor.HopSocket, sluice.CodeJwtSignatureError, 3, "with the stack's anon key → 101")
 	// With the secret at hand nothing has to be asked.
 	w = newWorld(t)
 	wantFirst(t, visit(t, doctor.Config{URL: w.URL, Key: sluice.Secret(otherAnon), JWTSecret: theSecret}), doctor.HopKey, sluice.CodeJwtSignatureError, 3,

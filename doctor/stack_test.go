@@ -220,7 +220,7 @@ func TestServersOwnView(t *testing.T) {
 	r := visit(t, doctor.Config{URL: w.URL, SecretKey: "sb_secret_of_this_server"})
 	wantFirst(t, r, doctor.HopServer, doctor.CodeSlot, 20, "slot is in use", "sluice slot status")
 	text := show(r)
-	if !strings.Contains(text, "MissingAPIKey (2 times)") || strings.Contains(text, "InvalidAPIKey") || strings.Contains(text, "SlowReader") || strings.Contains(text, "sb_secret_of") {
+	if !strings.Contains(text, "MissingAPIKey (2)") || strings.Contains(text, "InvalidAPIKey") || strings.Contains(text, "SlowReader") || strings.Contains(text, "sb_secret_of") {
 		t.Error(text)
 	}
 	w = newWorld(t, func(w *standin.Stack) {

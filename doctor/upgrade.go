@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/realtime/phoenix"
+	"github.com/sluice-dev/sluice/token"
 )
 
 // handshake is one attempt to open the socket.
@@ -130,6 +131,10 @@ func (v *visit) judgeHandshake(ctx context.Context, h handshake, a *answer) Find
 	}
 	code := a.refusal()
 	switch {
+	case code == sluice.CodeUpgradeRequired: // Sluice says so
+		return v.upgradeDropped(a).sure(Certain)
+	case code == sluice.CodeJwtSignatureError && !v.blocked[HopREST]:
+		return v.wrongSignature(ctx, h, a)
 	case a.header.Get(sluice.HeaderCode) != "":
 		return v.judgeRefusal(a, "the socket")
 	case a.status == http.StatusForbidden && len(a.body) == 0:
@@ -169,19 +174,60 @@ func (v *visit) emptyRefusal(ctx context.Context, h handshake, a *answer) Findin
 	if strings.HasPrefix(string(h.key), "sb_") {
 		return v.notTranslated(ctx, h, a)
 	}
-	legacy := v.try(ctx, handshake{key: v.cfg.LegacyKey, vsn: "2.0.0"})
-	if v.cfg.LegacyKey != "" && v.cfg.LegacyKey != h.key && opened(legacy) {
-		return fail(sluice.CodeJwtSignatureError, "The socket refuses this key and accepts another anon key: this one was signed with another secret, or belongs to another project").
-			evidence("%s; with the stack's anon key → 101", a).
-			remedy("Copy the key from `sluice status` or `supabase status` again, put it into the app's .env file and restart its dev server; if the JWT secret was changed, make the anon and service_role keys again from it and restart the stack.")
+	if f, is := v.anotherAnonKey(ctx, h, a); is {
+		return f
 	}
-	ping, err := v.send(ctx, http.MethodGet, "/realtime/v1/api/ping", v.keyed(), nil)
-	if err == nil && ping.status >= 400 {
+	ping := v.ping(ctx)
+	switch {
+	case ping != nil && ping.status >= 400:
 		return v.tenant(fail(CodeTenantNotFound, "Realtime refuses the socket and its own health probe: it does not know its tenant").sure(Likely).evidence("%s; %s", a, ping))
+	case ping != nil && !v.blocked[HopREST]:
+		return oldSecret().sure(Likely).evidence("%s; REST accepts the key; GET %s → %d", a, pingPath, ping.status)
 	}
 	return fail(sluice.CodeJwtSignatureError, "Realtime refuses the key and does not say why: it was signed with another secret than Realtime's, or has expired").sure(Possible).
-		evidence("%s; %s", a, "GET /realtime/v1/api/ping → "+statusOf(ping)).
-		remedy("Give the doctor the stack's secret with --jwt-secret to check the signature. If it does not fit, make the anon key again from that secret; if it does, Realtime's tenant row holds an older one: `supabase stop --no-backup` and start (data is lost). Realtime's log says MalformedJWT, signature_error or TenantNotFound.")
+		evidence("%s; GET %s → %s", a, pingPath, statusOf(ping)).
+		remedy("Give the doctor the stack's secret with --jwt-secret to check the signature. If it does not fit, make the anon key again from that secret. Realtime's log says MalformedJWT, signature_error or TenantNotFound.")
+}
+
+// anotherAnonKey tells a key that is refused while the project's anon JWT is not.
+func (v *visit) anotherAnonKey(ctx context.Context, h handshake, a *answer) (f Finding, is bool) {
+	if v.cfg.LegacyKey == "" || v.cfg.LegacyKey == h.key || !opened(v.try(ctx, handshake{key: v.cfg.LegacyKey, vsn: "2.0.0"})) {
+		return f, false
+	}
+	return fail(sluice.CodeJwtSignatureError, "The socket refuses this key and accepts another anon key: this one was signed with another secret, or belongs to another project").
+		evidence("%s; with the stack's anon key → 101", a).
+		remedy("Copy the key from `sluice status` or `supabase status` again, put it into the app's .env file and restart its dev server; if the JWT secret was changed, make the anon and service_role keys again from it and restart the stack."), true
+}
+
+// wrongSignature: Realtime says that a signature is wrong. REST has accepted the
+// same key, or the gateway made the JWT of an opaque one itself.
+func (v *visit) wrongSignature(ctx context.Context, h handshake, a *answer) Finding {
+	if token.IsOpaque(string(h.key)) {
+		return oldSecret().evidence("%s; the gateway made this JWT of the key", a)
+	}
+	if f, is := v.anotherAnonKey(ctx, h, a); is {
+		return f
+	}
+	return oldSecret().sure(Likely).evidence("%s; REST accepts the key", a)
+}
+
+// oldSecret: Realtime keeps a copy of the JWT secret, which a change of the
+// secret does not reach by itself.
+func oldSecret() Finding {
+	return fail(sluice.CodeJwtSignatureError, "Realtime verifies with another secret than the stack's keys are signed with: its tenant row holds an older secret").
+		remedy("Restart Realtime with API_JWT_SECRET set to the project's secret and SEED_SELF_HOST=true, which writes its tenant row again; in the Supabase CLI's stack `supabase stop --no-backup` and start (data is lost). If the stack has a JWT secret of its own, give the doctor its anon JWT with --legacy-key to be sure.")
+}
+
+// pingPath is Realtime's health probe, which fails without a tenant.
+const pingPath = "/realtime/v1/api/ping"
+
+// ping asks for it; nil is a failure below HTTP.
+func (v *visit) ping(ctx context.Context) *answer {
+	a, err := v.send(ctx, http.MethodGet, pingPath, v.keyed(), nil)
+	if err != nil {
+		return nil
+	}
+	return a
 }
 
 // notTranslated is the fault of the gateways that exchange an opaque key for a
@@ -189,12 +235,20 @@ func (v *visit) emptyRefusal(ctx context.Context, h handshake, a *answer) Findin
 func (v *visit) notTranslated(ctx context.Context, h handshake, a *answer) Finding {
 	f := fail(CodeKeyNotTranslated, "The gateway does not exchange the opaque key for a JWT on the socket's route, so Realtime refuses it; REST works with the same key").
 		remedy("Upgrade the Supabase CLI to 2.53.11 or newer and restart the stack (self-hosted: take the current kong.yml or envoy configuration); or give createClient the legacy anon JWT, which `supabase status -o env` prints as ANON_KEY; or run Sluice. A user's token, policies and setAuth have no part in it.")
+	if v.cfg.LegacyKey == "" && isLoopback(v.base.Hostname()) && opened(v.try(ctx, handshake{key: token.DevPublishableKey, vsn: h.vsn})) {
+		// The development stack's key is public, so that it may be tried.
+		return fail(sluice.CodeInvalidAPIKey, "The gateway exchanges the development stack's key for a JWT and not this one, which is of another stack, or of an earlier one").
+			evidence("%s; with the development stack's publishable key → 101", a).remedy("%s", copyKey)
+	}
 	if v.cfg.LegacyKey == "" {
 		return f.sure(Likely).evidence("%s; no legacy anon JWT was given to compare with (--legacy-key)", a)
 	}
 	if legacy := v.try(ctx, handshake{key: v.cfg.LegacyKey, vsn: h.vsn}); !opened(legacy) {
 		// A key that is simply wrong looks the same where the gateway lets it
 		// through; then the anon JWT would have opened the socket.
+		if ping := v.ping(ctx); ping != nil && ping.status < 400 {
+			return oldSecret().sure(Likely).evidence("%s; with the anon JWT → %s; GET %s → %d", a, statusOf(legacy), pingPath, ping.status)
+		}
 		return v.tenant(fail(CodeSocketRefused, "The socket refuses the opaque key and the anon JWT alike: Realtime does not know its tenant, or has another JWT secret").
 			evidence("%s; with the anon JWT → %s", a, statusOf(legacy)).byRule(4, causes[CodeTenantNotFound].link))
 	}

@@ -61,9 +61,9 @@ func (v *visit) checkToken(ctx context.Context) []Finding {
 	now := v.cfg.Now()
 	switch {
 	case !isJWT:
-		return []Finding{fail(sluice.CodeMalformedJWT, "The user's token is not a JWT")}
+		return []Finding{fail(sluice.CodeMalformedJWT, "The user's token is not a JWT").evidence("%d characters, not three parts of base64url and JSON", len(v.userToken))}
 	case j.Role == "" || j.Exp == 0:
-		return []Finding{fail(sluice.CodeInvalidJWTToken, "The user's token lacks role or exp, both of which Realtime requires").
+		return []Finding{fail(sluice.CodeInvalidJWTToken, "The user's token lacks role or exp, both of which Realtime requires").evidence("its claims: role %q, exp %.0f", j.Role, j.Exp).
 			remedy("Send the session's access_token, or mint tokens with both claims.")}
 	case !j.expires().After(now):
 		return []Finding{fail(sluice.CodeInvalidJWTToken, "The user's token has expired %s ago", now.Sub(j.expires()).Round(time.Second)).

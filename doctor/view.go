@@ -100,16 +100,20 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 		} `json:"refusals"`
 	}
 	if err := v.askView(ctx, "view?limit=1", v.secretly(), &view); err != nil {
-		return []Finding{warn(sluice.CodeInvalidAPIKey, "The server does not show itself to the secret key: %v", err).
+		return []Finding{warn(sluice.CodeInvalidAPIKey, "The server does not show itself to the secret key").evidence("%v", err).
 			remedy("Compare --secret-key with `sluice status`.")}
 	}
 	st := view.Stream
 	var findings []Finding
 	if st.Streaming {
-		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); %d sockets are open", st.Slot, st.Behind>>10, view.Sockets))
+		findings = append(findings, ok("the change stream is up (slot %s, %d KB behind); open sockets: %d", st.Slot, st.Behind>>10, view.Sockets))
 	} else {
-		findings = append(findings, fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).
-			remedy("See whether PostgreSQL runs, and `sluice slot status`."))
+		f := fail(CodeSlot, "The server does not read changes from PostgreSQL: %s", st.Error).evidence("GET %sview → streaming: false, slot: %s, error: %q", viewPath, st.Slot, st.Error).
+			remedy("See whether PostgreSQL runs, and `sluice slot status`.")
+		if codeOf(st.Error) == CodeSlot {
+			f = f.remedy("%s", slotRemedy(st.Error))
+		}
+		findings = append(findings, f)
 	}
 	counts, remedies := map[sluice.Code]int{}, map[sluice.Code]string{}
 	for _, r := range view.Refusals {
@@ -126,7 +130,7 @@ func (v *visit) checkView(ctx context.Context) []Finding {
 	})
 	var texts []string
 	for _, c := range codes {
-		texts = append(texts, fmt.Sprintf("%s (%d times)", c, counts[c]))
+		texts = append(texts, fmt.Sprintf("%s (%d)", c, counts[c]))
 	}
 	f := ok("in the last ten minutes the server has refused: %s", strings.Join(texts, ", "))
 	return append(findings, f.remedy("%s: %s", codes[0], cmp.Or(remedies[codes[0]], "see `sluice logs --code "+string(codes[0])+"`")))
@@ -156,7 +160,7 @@ func (v *visit) askWhy(ctx context.Context, name, subject string) Finding {
 	}
 	for _, s := range why.Steps {
 		if s.Verdict == "stops" && s.Hop == string(sluice.StagePublication) {
-			return fail(sluice.CodeTableNotPublished, "%s", s.Text).remedy("%s", s.Remedy)
+			return fail(sluice.CodeTableNotPublished, "%s", s.Text).evidence("GET %swhy → stopped at %s", viewPath, s.Hop).remedy("%s", s.Remedy)
 		}
 	}
 	return ok("%s: the server publishes %s, and decides for role %s by policies of tier %d", why.Table, strings.Join(why.Trace.Published, ", "), why.Role, why.Trace.Tier)

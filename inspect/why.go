@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -112,6 +113,9 @@ func (s *Server) Claims(ctx context.Context, user string) (sluice.Claims, error)
 	var c sluice.Claims
 	var text string
 	err := s.cfg.Admin.QueryRow(ctx, userSQL, user).Scan(&c.Subject, &text, &c.Role)
+	if errors.Is(pg.Kind(err), sluice.ErrNotFound) {
+		return c, fmt.Errorf("no user has the id or the mail address %q: %w", user, sluice.ErrNotFound)
+	}
 	c.JSON = json.RawMessage(text)
 	return c, pg.Wrap(err, "look for user %q in auth.users", user)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 )
 
 // cspFrameworks are the names that --for takes; each has a template.
-var cspFrameworks = []string{"next", "nginx", "caddy", "vite", "express", "meta"}
+var cspFrameworks = []string{"next", "nginx", "caddy", "vite", "express", "header", "meta"}
 
 //go:embed csp/*.tmpl
 var cspTemplates embed.FS
@@ -37,8 +38,9 @@ of this folder, else http://127.0.0.1:54321.
   sluice csp https://REF.supabase.co
 
 --for prints a whole policy to start from, as a file of a framework or server:
-next, nginx, caddy, vite, express, or meta for a tag in the page. A loopback URL
-gives a policy for development, any other one for production.
+next, nginx, caddy, vite, express, header for the plain header line, or meta for a
+tag in the page. A loopback URL gives a policy for development, any other one for
+production. --report-only makes one that browsers report on and do not enforce.
 
   sluice csp --for next https://REF.supabase.co > proxy.ts
   sluice csp --for nginx https://REF.supabase.co
@@ -50,6 +52,8 @@ in Safari, and in Safari before 15.4.
   sluice csp --check http://localhost:3000/chat
   sluice csp --check https://app.example.com https://REF.supabase.co
 
+--json prints the sources, or what --check finds in the doctor's form.
+
 The exit code of --check is 0 when the page may connect, 1 when it may not or
 cannot be loaded, 2 for a mistake in the command.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,15 +62,24 @@ cannot be loaded, 2 for a mistake in the command.`,
 				return usage(stderr, err)
 			}
 			page, framework := flag(cmd, "check"), flag(cmd, "for")
+			reportOnly, _ := cmd.Flags().GetBool("report-only")
+			asJSON, _ := cmd.Flags().GetBool("json")
+			sources := append([]string{"'self'"}, doctor.ConnectSources(u)...)
 			switch {
 			case page != "" && framework != "":
 				err = errors.New("--check looks at a page and --for prints a policy: give one of them")
+			case framework != "" && asJSON:
+				err = errors.New("--for prints a policy in the form of what takes it, and not as JSON")
+			case reportOnly && (framework == "" || framework == "meta"):
+				err = errors.New("--report-only goes with --for, and with a header alone: browsers take no such tag")
 			case page != "":
-				err = checkCSP(cmd.Context(), u, page, stdout)
+				err = checkCSP(cmd.Context(), u, page, stdout, asJSON)
 			case framework != "":
-				err = writeCSP(stdout, framework, u)
+				err = writeCSP(stdout, framework, u, reportOnly)
+			case asJSON:
+				err = json.NewEncoder(stdout).Encode(map[string][]string{"connect-src": sources})
 			default:
-				fmt.Fprintf(stdout, "connect-src 'self' %s\n", strings.Join(doctor.ConnectSources(u), " "))
+				fmt.Fprintf(stdout, "connect-src %s\n", strings.Join(sources, " "))
 			}
 			var code exitCode
 			if err == nil || errors.As(err, &code) {
@@ -76,6 +89,8 @@ cannot be loaded, 2 for a mistake in the command.`,
 		},
 	}
 	cmd.Flags().String("for", "", "print a whole policy for "+strings.Join(cspFrameworks, ", "))
+	cmd.Flags().Bool("report-only", false, "with --for, a policy that is reported on and not enforced")
+	cmd.Flags().Bool("json", false, "print JSON")
 	cmd.Flags().String("check", "", "check the policy of the page at this URL")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(stderr, err) })
 	return cmd
@@ -95,12 +110,26 @@ func cspProject(cmd *cobra.Command, args []string) (*url.URL, error) {
 }
 
 // checkCSP prints what the doctor says to a page.
-func checkCSP(ctx context.Context, project *url.URL, page string, stdout io.Writer) error {
+func checkCSP(ctx context.Context, project *url.URL, page string, stdout io.Writer, asJSON bool) error {
 	report, err := doctor.CheckPage(ctx, doctor.Config{URL: project.String(), Page: page})
 	if err != nil {
 		return err
 	}
-	blocked := false
+	blocked := slices.ContainsFunc(report.Findings, func(f doctor.Finding) bool { return f.Status == doctor.Fail || f.Code == doctor.CodePage })
+	if asJSON {
+		if err := writeJSON(stdout, !blocked, report); err != nil {
+			return err
+		}
+	} else {
+		printPage(stdout, report)
+	}
+	if blocked {
+		return exitCode(1)
+	}
+	return nil
+}
+
+func printPage(stdout io.Writer, report *doctor.Report) {
 	for i := range report.Findings {
 		f := &report.Findings[i]
 		if f.Hop != doctor.HopPage && f.Status == doctor.OK {
@@ -112,16 +141,11 @@ func checkCSP(ctx context.Context, project *url.URL, page string, stdout io.Writ
 				fmt.Fprintf(stdout, "      %-8s  %s\n", line.label, line.text)
 			}
 		}
-		blocked = blocked || f.Status == doctor.Fail || f.Code == doctor.CodePage
 	}
-	if blocked {
-		return exitCode(1)
-	}
-	return nil
 }
 
 // writeCSP prints a whole policy in the form of a framework.
-func writeCSP(w io.Writer, framework string, project *url.URL) error {
+func writeCSP(w io.Writer, framework string, project *url.URL, reportOnly bool) error {
 	if !slices.Contains(cspFrameworks, framework) {
 		return fmt.Errorf("--for %q: the frameworks are %s", framework, strings.Join(cspFrameworks, ", "))
 	}
@@ -141,11 +165,22 @@ func writeCSP(w io.Writer, framework string, project *url.URL) error {
 	if err != nil {
 		return err
 	}
-	return t.Execute(w, cspPolicy{
+	var text strings.Builder
+	err = t.Execute(&text, cspPolicy{
 		Connect: "connect-src 'self' " + strings.Join(sources, " "),
 		Images:  "img-src 'self' blob: data: " + strings.Join(origins, " "),
 		Dev:     development,
 	})
+	if err != nil {
+		return err
+	}
+	policy := text.String()
+	if reportOnly {
+		const header = "Content-Security-Policy"
+		policy = strings.ReplaceAll(policy, header, header+"-Report-Only")
+	}
+	_, err = io.WriteString(w, policy)
+	return err
 }
 
 // cspPolicy is what the templates take.

@@ -13,13 +13,14 @@ import (
 var (
 	quotedLine   = regexp.MustCompile("(?m)^ +[\"`](.*)[\"`],$")
 	headerLine   = regexp.MustCompile(`(?:add_header|header) Content-Security-Policy "([^"]*)"`)
+	plainLine    = regexp.MustCompile(`(?m)^Content-Security-Policy: (.*)$`)
 	policyInMeta = regexp.MustCompile(`<meta http-equiv="Content-Security-Policy" content="([^"]*)">`)
 )
 
 // policyOf reads the policy that a snippet sets.
 func policyOf(t *testing.T, framework, text string) string {
 	t.Helper()
-	form := map[string]*regexp.Regexp{"nginx": headerLine, "caddy": headerLine, "meta": policyInMeta}[framework]
+	form := map[string]*regexp.Regexp{"nginx": headerLine, "caddy": headerLine, "header": plainLine, "meta": policyInMeta}[framework]
 	if form == nil {
 		form = quotedLine
 	}
@@ -41,7 +42,7 @@ func TestPoliciesForFrameworks(t *testing.T) {
 		for _, project := range []string{"http://127.0.0.1:54321", "https://abc.supabase.co"} {
 			u, _ := url.Parse(project)
 			var out strings.Builder
-			if err := writeCSP(&out, framework, u); err != nil {
+			if err := writeCSP(&out, framework, u, false); err != nil {
 				t.Fatal(err)
 			}
 			policy := policyOf(t, framework, out.String())
@@ -53,11 +54,11 @@ func TestPoliciesForFrameworks(t *testing.T) {
 				w.Header().Set("Content-Security-Policy", policy)
 			}))
 			var said strings.Builder
-			if err := checkCSP(t.Context(), u, page.URL, &said); err != nil || !strings.Contains(said.String(), "may connect to the project and its socket") {
+			if err := checkCSP(t.Context(), u, page.URL, &said, false); err != nil || !strings.Contains(said.String(), "may connect to the project and its socket") {
 				t.Errorf("--for %s, %s: %v\n%s", framework, project, err, said.String())
 			}
 			other, _ := url.Parse("https://other.supabase.co")
-			if err := checkCSP(t.Context(), other, page.URL, io.Discard); err == nil {
+			if err := checkCSP(t.Context(), other, page.URL, io.Discard, false); err == nil {
 				t.Errorf("--for %s, %s: another project is let through", framework, project)
 			}
 			page.Close()

@@ -82,12 +82,13 @@ the command.`,
 	f.StringSlice("table", nil, "subscribe to this table, as schema.table or table; may be repeated")
 	f.String("private-topic", "", "join this private channel of the app")
 	f.String("write-probe", "", "insert this row, a JSON object, into the table, wait for its change and delete it")
-	f.String("page", "", "the app's page: its Content-Security-Policy and address")
+	f.String("page", "", "the app's page: its Content-Security-Policy, cookies and address")
 	f.String("project", "", "the app's folder: .env files and lock file")
 	f.String("vsn", "2.0.0", "the protocol version that the app's client asks for")
 	f.Duration("timeout", 10*time.Second, "bound of each wait for the network")
 	f.Duration("total", time.Minute, "bound of the whole visit")
 	f.StringP("output", "o", "pretty", "format: pretty or json")
+	f.Bool("json", false, "the same as -o json")
 	f.Bool("fix", false, "run the SQL that mends, after asking; on this folder's stack, or with --db-url")
 	f.Bool("yes", false, "with --fix, do not ask")
 	return cmd
@@ -101,6 +102,9 @@ func usage(stderr io.Writer, err error) error {
 
 func runDoctor(cmd *cobra.Command, args []string, stdout, stderr io.Writer) error {
 	format := flag(cmd, "output")
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		format = "json"
+	}
 	if format != "pretty" && format != "json" {
 		return fmt.Errorf("-o %q: the formats are pretty and json", format)
 	}
@@ -118,7 +122,7 @@ func runDoctor(cmd *cobra.Command, args []string, stdout, stderr io.Writer) erro
 	}
 	show := func(r *doctor.Report) error {
 		if format == "json" {
-			return writeReportJSON(stdout, r)
+			return writeJSON(stdout, r.First() == nil, r)
 		}
 		printReport(stdout, r, isTerminal(stdout))
 		if fixes := r.Fixes(); len(fixes) > 0 && !mend {
@@ -227,38 +231,41 @@ func doctorConfig(cmd *cobra.Command, args []string) (doctor.Config, error) {
 		Tables: tables, PrivateTopic: flag(cmd, "private-topic"), DatabaseURL: secrets["db-url"],
 		SecretKey: secrets["secret-key"], Page: flag(cmd, "page"), Project: flag(cmd, "project"), Timeout: timeout, Total: total,
 	}
+	if cfg.Email == "" && flag(cmd, "password") == "" {
+		cfg.Password = "" // a variable that stays set is no mistake
+	}
 	if row := flag(cmd, "write-probe"); row != "" {
 		cfg.WriteProbe = json.RawMessage(row)
 	}
 	if len(args) == 1 {
 		cfg.URL = args[0]
 	}
-	if err := fillFromStack(&cfg, flag(cmd, "workdir")); err != nil {
-		return cfg, err
-	}
-	if mend, _ := cmd.Flags().GetBool("fix"); mend && cfg.DatabaseURL == "" {
-		if vars := stackVars(flag(cmd, "workdir")); cfg.URL == vars["api.url"] {
-			cfg.DatabaseURL = sluice.Secret(vars["db.url"])
-		}
-	}
-	return cfg, nil
+	mend, _ := cmd.Flags().GetBool("fix")
+	return cfg, fillFromStack(&cfg, flag(cmd, "workdir"), mend)
 }
 
 // fillFromStack completes cfg with the addresses and keys of the stack that runs
 // in workdir, when that is the one to visit, or with the public development key.
-func fillFromStack(cfg *doctor.Config, workdir string) error {
+// Its database is asked about tables that are named, and where it is to be mended.
+func fillFromStack(cfg *doctor.Config, workdir string, mend bool) error {
 	vars := stackVars(workdir)
 	cfg.URL = cmp.Or(cfg.URL, vars["api.url"], "http://127.0.0.1:54321")
 	if cfg.URL == vars["api.url"] {
 		cfg.Key = cmp.Or(cfg.Key, sluice.Secret(vars["auth.publishable_key"]))
 		cfg.LegacyKey = cmp.Or(cfg.LegacyKey, sluice.Secret(vars["auth.anon_key"]))
 		cfg.SecretKey = cmp.Or(cfg.SecretKey, sluice.Secret(vars["auth.secret_key"]))
+		if len(cfg.Tables) > 0 || mend {
+			cfg.DatabaseURL = cmp.Or(cfg.DatabaseURL, sluice.Secret(vars["db.url"]))
+		}
 	}
 	if cfg.Key != "" {
 		return nil
 	}
 	u, err := url.Parse(cfg.URL)
-	if err == nil && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1") {
+	if err != nil || u.Host == "" {
+		return nil // doctor.Check says what is wrong with it
+	}
+	if u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1" {
 		cfg.Key = token.DevPublishableKey
 		return nil
 	}
@@ -280,14 +287,15 @@ func stackVars(workdir string) map[string]string {
 	return vars
 }
 
-func writeReportJSON(w io.Writer, r *doctor.Report) error {
+// writeJSON prints a report for a script.
+func writeJSON(w io.Writer, ok bool, r *doctor.Report) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(struct {
 		OK bool `json:"ok"`
 		*doctor.Report
-	}{r.First() == nil, r})
+	}{ok, r})
 }
 
 // isTerminal reports whether colours are wanted: a terminal, and no NO_COLOR

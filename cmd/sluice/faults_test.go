@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path"
@@ -76,6 +78,7 @@ func TestFaults(t *testing.T) {
 			"answer": with((*planted).answer), "reply": with((*planted).reply), "gateway": with((*planted).gateway), "policy": with((*planted).policy),
 			"doctor": with((*planted).doctor), "first": with((*planted).first), "says": with((*planted).says), "healthy": with((*planted).healthy),
 			"sql": with((*planted).sql), "echoes": with((*planted).echoes), "clock": with((*planted).clock), "listen": with((*planted).listen),
+			"proxy": with((*planted).proxy), "cookies": with((*planted).cookies),
 		},
 	})
 }
@@ -129,11 +132,13 @@ func (f *planted) answer(args []string) {
 	status, err := strconv.Atoi(args[2])
 	f.ts.Check(err)
 	give := func(w http.ResponseWriter) {
-		if len(args) == 3 {
-			w.WriteHeader(status)
+		body := strings.Join(args[3:], "")
+		if json.Valid([]byte(body)) {
+			standin.WriteJSON(w, status, body)
 			return
 		}
-		standin.WriteJSON(w, status, args[3])
+		w.WriteHeader(status)
+		fmt.Fprint(w, body)
 	}
 	if args[0] == "/realtime/v1/websocket" {
 		f.stack.Admit = func(w http.ResponseWriter, r *http.Request) bool {
@@ -159,15 +164,22 @@ func (f *planted) answer(args []string) {
 
 // reply HOW EVENT TEXT [BODY]
 func (f *planted) reply(args []string) {
-	f.need(args, 3, 4, "reply ok|error|other-ref|system-error|twice-closes EVENT TEXT [BODY]")
+	f.need(args, 3, 4, "reply ok|error|nothing|other-ref|system-error|mutes|twice-closes EVENT TEXT [BODY]")
 	body := strings.Join(args[3:], "")
+	muted := map[string]bool{}
 	f.stack.Receive = func(c *standin.Conn, m standin.Message) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if muted[m.Topic] {
+			return true
+		}
 		if m.Event != args[1] || !strings.Contains(string(m.Payload), args[2]) {
 			return false
 		}
 		switch args[0] {
 		case "ok", "error":
 			c.Reply(m, args[0], body)
+		case "nothing":
 		case "other-ref":
 			m.Ref = 1
 			c.Reply(m, "ok", `{"postgres_changes":[]}`)
@@ -175,6 +187,9 @@ func (f *planted) reply(args []string) {
 			echo, _ := json.Marshal(map[string]any{"postgres_changes": standin.Bindings(m)})
 			c.Reply(m, "ok", string(echo))
 			c.Send(m.Ref, nil, m.Topic, "system", body)
+		case "mutes":
+			c.Send(m.JoinRef, nil, m.Topic, "system", body)
+			muted[m.Topic] = true
 		case "twice-closes":
 			_, again := c.Topics[m.Topic]
 			c.Topics[m.Topic] = m.Ref
@@ -194,6 +209,21 @@ func (f *planted) gateway(args []string) {
 	f.ts.Defer(f.stack.Close)
 	f.ts.Setenv("URL", f.stack.URL)
 	f.ts.Setenv("HOST", strings.TrimPrefix(f.stack.URL, "http://"))
+}
+
+// proxy stands before Sluice and drops what asks for an upgrade: $URL.
+func (f *planted) proxy(args []string) {
+	f.need(args, 0, 0, "proxy")
+	to, err := url.Parse(f.ts.Getenv("SLUICE"))
+	f.ts.Check(err)
+	p := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Header.Del("Upgrade")
+		r.Out.Header.Del("Connection")
+	}}
+	s := httptest.NewServer(p)
+	f.ts.Defer(s.Close)
+	f.ts.Setenv("URL", s.URL)
 }
 
 // echoes makes the gateway repeat what it gets in everything that it says.
@@ -253,6 +283,17 @@ func (f *planted) policy(args []string) {
 	f.pages[args[0]] = http.Header{"Content-Security-Policy": {args[1]}}
 }
 
+// cookies PATH BYTES
+func (f *planted) cookies(args []string) {
+	f.need(args, 2, 2, "cookies PATH BYTES")
+	n, err := strconv.Atoi(args[1])
+	f.ts.Check(err)
+	value := strings.Repeat("s", n/2)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pages[args[0]] = http.Header{"Set-Cookie": {"sb-127-auth-token.0=" + value + "; Path=/", "sb-127-auth-token.1=" + value + "; Path=/"}}
+}
+
 // servePages serves the app's pages: $PAGE here, $TLS_PAGE by https, and $LAN_PAGE
 // by an address of the network, where there is one.
 func (f *planted) servePages(e *testscript.Env) error {
@@ -299,15 +340,22 @@ func (f *planted) page(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "<!doctype html><title>chat</title>")
 }
 
+// enough is the time that the doctor has for a fault, with its own defaults.
+const enough = 5 * time.Second
+
 // doctor ARGS...
 func (f *planted) doctor(args []string) {
-	args = append([]string{"doctor", "--total", "5s", "-o", "json", "--workdir", f.ts.Getenv("WORK")}, args...)
+	args = append([]string{"doctor", "-o", "json", "--workdir", f.ts.Getenv("WORK")}, args...)
 	f.code = 0
+	start := time.Now()
 	var exit *exec.ExitError
 	if err := f.ts.Exec("sluice", args...); errors.As(err, &exit) {
 		f.code = exit.ExitCode()
 	} else {
 		f.ts.Check(err)
+	}
+	if took := time.Since(start); took > enough {
+		f.ts.Fatalf("the doctor took %s", took.Round(time.Millisecond))
 	}
 	f.report = doctor.Report{}
 	if err := json.Unmarshal([]byte(f.ts.ReadFile("stdout")), &f.report); err != nil {
@@ -340,8 +388,10 @@ func (f *planted) first(args []string) {
 	if want := map[bool]int{true: 1, false: 0}[x.Status == doctor.Fail]; f.code != want {
 		f.ts.Fatalf("exit code %d, want %d", f.code, want)
 	}
-	if x.Remedy == "" {
-		f.ts.Fatalf("no remedy: %+v", x)
+	for _, x := range f.report.Findings {
+		if bad := x.Status == doctor.Fail || x.Status == doctor.Warn; bad && (x.Remedy == "" || x.Evidence == "" || x.Confidence == "" || x.Code == "") {
+			f.ts.Fatalf("a finding without code, confidence, evidence or remedy: %+v", x)
+		}
 	}
 }
 
@@ -420,6 +470,7 @@ func sharedStack(t *testing.T) []string {
 	})
 	return []string{
 		"SLUICE=http://127.0.0.1:" + strconv.Itoa(ports[0]),
+		"DB_PORT=" + strconv.Itoa(ports[1]),
 		"DB_URL=postgresql://postgres:postgres@127.0.0.1:" + strconv.Itoa(ports[1]) + "/postgres",
 		"SLUICE_WS=ws://127.0.0.1:" + strconv.Itoa(ports[0]),
 		"ES256_TOKEN=" + forged(`{"alg":"ES256","kid":"new-key"}`, `{"role":"authenticated","exp":4102444800}`),

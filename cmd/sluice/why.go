@@ -37,7 +37,7 @@ It asks the stack of this folder, or the server at --url with its secret key in
 SLUICE_SECRET_KEY.
 
 The exit code is 0 when nothing stops the change, 1 when something does, 2 for a
-mistake in the command.`,
+mistake in the command, an unknown table or user, or a server that cannot be asked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := whyQuery(cmd, args)
 			if err != nil {
@@ -48,8 +48,11 @@ mistake in the command.`,
 				return usage(stderr, err)
 			}
 			text, err := askNode(cmd.Context(), base, key, "why?"+q.Encode())
-			if err != nil {
+			switch {
+			case cmd.Context().Err() != nil:
 				return err
+			case err != nil:
+				return usage(stderr, err) // 1 says that something stops the change
 			}
 			var y inspect.Why
 			if err := json.Unmarshal(text, &y); err != nil {

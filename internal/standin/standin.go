@@ -83,6 +83,8 @@ func (w *Stack) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		WriteJSON(rw, 200, `{"version":"v2.180.0","name":"GoTrue","description":"GoTrue is a user registration and authentication API"}`)
 	case r.URL.Path == "/realtime/v1/api/broadcast":
 		w.HTTPBroadcast(rw, r)
+	case r.URL.Path == "/realtime/v1/api/ping":
+		WriteJSON(rw, 200, `{"message":"Success"}`)
 	case r.URL.Path == "/realtime/v1/websocket":
 		w.handshake(rw, r)
 	case strings.HasPrefix(r.URL.Path, "/rest/v1/"):
