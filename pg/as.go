@@ -149,14 +149,6 @@ func beginSQL(readOnly bool, isolation string) string {
 const cleanSession = "; reset session authorization; reset role; reset all; close all; unlisten *; " +
 	"select pg_catalog.pg_advisory_unlock_all(); discard sequences; discard temp"
 
-// forgedSQL tells whether somebody has prepared statements in SQL, which no
-// rollback undoes: one of a prepared name in the place of ours would answer for
-// the next user. It is itself never sent by a prepared name.
-const forgedSQL = "select exists (select from pg_catalog.pg_prepared_statements where from_sql)"
-
-// genuine reports whether the rows of forgedSQL say no.
-func genuine(rows [][][]byte) bool { return len(rows) == 1 && string(rows[0][0]) == "f" }
-
 // As runs fn in one transaction as id: role and request.jwt.claims are set for
 // that transaction alone, in a statement of their own before anything fn sends.
 // The transaction commits when fn returns nil, else it rolls back. The error is
@@ -188,7 +180,7 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	if opt.Rollback {
 		end = "rollback"
 	}
-	results, err := conn.PgConn().Exec(ctx, end+cleanSession+"; "+forgedSQL).ReadAll()
+	results, err := conn.PgConn().Exec(ctx, cleanSQL(conn.PgConn(), end)).ReadAll()
 	ended := len(results) > 0 && results[0].Err == nil
 	clean = err == nil && genuine(results[len(results)-1].Rows)
 	switch {
@@ -227,7 +219,7 @@ func release(c *pgxpool.Conn, clean bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	results, err := conn.Exec(ctx, "rollback"+cleanSession+"; "+forgedSQL).ReadAll()
+	results, err := conn.Exec(ctx, cleanSQL(conn, "rollback")).ReadAll()
 	if err != nil || conn.TxStatus() != 'I' || !genuine(results[len(results)-1].Rows) {
 		_ = conn.Close(ctx) // the error that led here is reported already
 	}

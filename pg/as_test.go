@@ -44,7 +44,7 @@ func ask(t *testing.T, p *pg.Pool, sql string, args ...any) string {
 
 func onePool(t *testing.T, db *pgtest.DB, role string) *pg.Pool {
 	t.Helper()
-	p, err := pg.Open(t.Context(), pg.Config{URL: db.URL(role), MaxConns: 1})
+	p, err := pg.Open(t.Context(), pg.Config{URL: db.URL(role), MaxConns: 1, Own: role != "authenticator"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,32 +157,33 @@ grant all on public.t to authenticated;`)
 // statement either, whether the transaction that made it was committed or not.
 func TestAsForgedStatements(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(forge)
-	for _, raises := range []bool{false, true} {
-		p := onePool(t, db, "authenticator")
-		read := func() (got string) {
-			t.Helper()
-			err := p.As(t.Context(), user(alice), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
-				return tx.QueryRow(ctx, "select 'honest'::text").Scan(&got)
-			})
-			if err != nil {
-				t.Error(err)
+	forging(t, func(t *testing.T, db *pgtest.DB, _ string) {
+		db.Exec(forge)
+		for _, raises := range []bool{false, true} {
+			p := onePool(t, db, "authenticator")
+			read := func() (got string) {
+				t.Helper()
+				err := p.As(t.Context(), user(alice), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
+					return tx.QueryRow(ctx, "select 'honest'::text").Scan(&got)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				return got
 			}
-			return got
+			read()
+			err := p.As(t.Context(), user(bob), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
+				_, err := tx.Exec(ctx, "select public.forge($1)", raises)
+				return err
+			})
+			if (err != nil) != raises {
+				t.Errorf("raises %t: %v", raises, err)
+			}
+			if got := read(); got != "honest" {
+				t.Errorf("raises %t: alice reads %q", raises, got)
+			}
 		}
-		read()
-		err := p.As(t.Context(), user(bob), pg.AsOptions{}, func(ctx context.Context, tx pg.Tx) error {
-			_, err := tx.Exec(ctx, "select public.forge($1)", raises)
-			return err
-		})
-		if (err != nil) != raises {
-			t.Errorf("raises %t: %v", raises, err)
-		}
-		if got := read(); got != "honest" {
-			t.Errorf("raises %t: alice reads %q", raises, got)
-		}
-	}
+	})
 }
 
 func TestAsPanicAndOpenRowsAndEndedTransaction(t *testing.T) {
@@ -545,4 +546,20 @@ func TestAsConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Users cannot list the prepared statements of the session that they share, and
+// the project's owner can list his own.
+func TestPreparedStatementsAreNotListed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	p := onePool(t, db, "authenticator")
+	for _, sql := range []string{"select count(*)::text from pg_prepared_statements", "select count(*)::text from pg_prepared_statement()"} {
+		for _, role := range []string{"anon", "authenticated", "service_role"} {
+			if got, err := first(t, p, sluice.Claims{Role: role}, pg.AsOptions{}, sql); !errors.Is(err, sluice.ErrForbidden) {
+				t.Errorf("%s: %s: %q, %v", role, sql, got, err)
+			}
+		}
+		db.ExecAs("postgres", sql)
+	}
 }

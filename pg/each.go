@@ -245,7 +245,7 @@ func (e *each) send(pipe *pgconn.Pipeline, r *registry) {
 	text("rollback")
 	// Advisory locks of the session are the one thing that outlives rollback,
 	// beside prepared statements: those made in SQL are not ours.
-	text("select pg_catalog.pg_advisory_unlock_all(), exists (select from pg_catalog.pg_prepared_statements where from_sql)")
+	text("select pg_catalog.pg_advisory_unlock_all(), " + registryOf(e.conn).forged())
 	pipe.SendPipelineSync()
 }
 
@@ -300,7 +300,7 @@ func (e *each) read(pipe *pgconn.Pipeline) error {
 	if err == nil {
 		err = end.Err
 	}
-	e.forged = err == nil && (len(end.Rows) != 1 || string(end.Rows[0][1]) != "f")
+	e.forged = err == nil && !genuine(end.Rows)
 	return err
 }
 

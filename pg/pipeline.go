@@ -193,7 +193,7 @@ func (r *run) once(ctx context.Context) ([]Result, error) {
 		results = append(results, last...)
 	}
 	// An error behind the end is one of cleaning.
-	r.clean = err == nil && genuine(results[len(results)-1].Rows)
+	r.clean = err == nil && (s.registry.names != namesListed || genuine(results[len(results)-1].Rows))
 	if !r.opt.Rollback && results[done].Tag.String() != "COMMIT" {
 		return nil, fmt.Errorf("commit as role %q: transaction was aborted: %w", r.role, sluice.ErrConflict)
 	}
@@ -210,7 +210,9 @@ func (r *run) sendEnd(s *sender) {
 	for _, sql := range list {
 		s.send("", sql, nil)
 	}
-	s.pipe.SendQueryParams(forgedSQL, nil, nil, nil, nil)
+	if s.registry.names == namesListed {
+		s.pipe.SendQueryParams("select "+forgedSQL, nil, nil, nil, nil)
+	}
 }
 
 // exchange sends what is queued, in one write, and reads the answers: of the

@@ -114,7 +114,7 @@ grant all on public.t to authenticated;`)
 // more, and nothing of the first try stays.
 func TestPipelinePreparesAgain(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := listed(t)
 	db.Exec(`
 create table public.t (a int, b text);
 insert into public.t values (1, 'x');
@@ -157,7 +157,7 @@ create function public.forget() returns text language plpgsql as $$ begin execut
 // Roles do not share a prepared statement, and what is not used makes room.
 func TestPipelineBoundsPreparedStatements(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := listed(t)
 	p := onePool(t, db, "authenticator")
 	const q = "select current_user || $1::text"
 	for range 3 {
@@ -178,7 +178,7 @@ func TestPipelineBoundsPreparedStatements(t *testing.T) {
 		}
 	}
 	var n int
-	if err := p.QueryRow(t.Context(), "select count(*) from pg_prepared_statements where name ~ '^s[0-9]+$'").Scan(&n); err != nil || n > 512 || n < 400 {
+	if err := p.QueryRow(t.Context(), "select count(*) from pg_prepared_statements where name ~ '^s_[A-Z2-7]{26}$'").Scan(&n); err != nil || n > 512 || n < 400 {
 		t.Errorf("%d prepared statements, %v", n, err)
 	}
 }
@@ -187,10 +187,10 @@ func TestPipelineBoundsPreparedStatements(t *testing.T) {
 // each takes many times its text in the server.
 func TestPreparedStatementsAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
-	p := onePool(t, pgtest.New(t), "authenticator")
+	p := onePool(t, listed(t), "authenticator")
 	texts := func() (bytes, longest int) {
 		t.Helper()
-		const sql = "select coalesce(sum(length(statement)), 0), coalesce(max(length(statement)), 0) from pg_prepared_statements where name ~ '^s[0-9]+$'"
+		const sql = "select coalesce(sum(length(statement)), 0), coalesce(max(length(statement)), 0) from pg_prepared_statements where name ~ '^s_[A-Z2-7]{26}$'"
 		if err := p.QueryRow(t.Context(), sql).Scan(&bytes, &longest); err != nil {
 			t.Fatal(err)
 		}
@@ -300,6 +300,35 @@ func TestPipelineConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// listable lets roles see the session's prepared statements, as on a server where
+// the right to could not be taken.
+func listable(db *pgtest.DB, roles string) {
+	db.Exec("grant execute on function pg_catalog.pg_prepared_statement() to " + roles + "; grant select on pg_catalog.pg_prepared_statements to " + roles)
+}
+
+// listed is a database in which everybody may.
+func listed(t *testing.T) *pgtest.DB {
+	t.Helper()
+	db := pgtest.New(t)
+	listable(db, "public")
+	return db
+}
+
+// forging runs test in databases that differ in who may see prepared statements:
+// everybody, users and not their login, nobody.
+func forging(t *testing.T, test func(t *testing.T, db *pgtest.DB, listers string)) {
+	for _, roles := range []string{"public", "authenticated", ""} {
+		t.Run("listable to "+roles, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			if roles != "" {
+				listable(db, roles)
+			}
+			test(t, db, roles)
+		})
+	}
+}
+
 // forge is a function that puts a statement of its own in the place of every one
 // that was prepared, and then may raise an error: the transaction is rolled back,
 // what it prepared is not.
@@ -307,10 +336,13 @@ const forge = `
 create function public.forge(raises boolean default false) returns text language plpgsql as $$
 declare p record;
 begin
-  for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
-    execute 'deallocate ' || quote_ident(p.name);
-    execute 'prepare ' || quote_ident(p.name) || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
-  end loop;
+  begin
+    for p in select name, array_to_string(parameter_types, ', ') as types from pg_prepared_statements where not from_sql loop
+      execute 'deallocate ' || quote_ident(p.name);
+      execute 'prepare ' || quote_ident(p.name) || case when p.types <> '' then '(' || p.types || ')' else '' end || ' as select ''forged''::text';
+    end loop;
+  exception when insufficient_privilege then null;
+  end;
   if raises then raise exception 'and now an error'; end if;
   return 'done';
 end $$;`
@@ -319,52 +351,54 @@ end $$;`
 // the next user.
 func TestPipelineForgedStatements(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(forge)
-	p := onePool(t, db, "authenticator")
-	const honest = "select 'honest'::text"
-	for range 4 { // prepared in the end
-		if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
-			t.Fatalf("%q %v", got, err)
-		}
-	}
-	for range 3 {
-		if got, err := first(t, p, user(bob), pg.AsOptions{}, "select public.forge()"); err == nil && got != "done" {
-			t.Errorf("%q", got)
-		}
-		for range 3 {
+	forging(t, func(t *testing.T, db *pgtest.DB, _ string) {
+		db.Exec(forge)
+		p := onePool(t, db, "authenticator")
+		const honest = "select 'honest'::text"
+		for range 4 { // prepared in the end
 			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
-				t.Errorf("%q %v", got, err)
+				t.Fatalf("%q %v", got, err)
 			}
 		}
-	}
+		for range 3 {
+			if got, err := first(t, p, user(bob), pg.AsOptions{}, "select public.forge()"); err == nil && got != "done" {
+				t.Errorf("%q", got)
+			}
+			for range 3 {
+				if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+					t.Errorf("%q %v", got, err)
+				}
+			}
+		}
+	})
 }
 
 // Nor does he when his transaction fails behind it, or is refused.
 func TestPipelineForgedStatementsBehindAnError(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(forge)
-	no := func([]pg.Result) error { return errors.New("no") }
-	for name, forged := range map[string]struct {
-		sql   string
-		check func([]pg.Result) error
-	}{
-		"an error": {sql: "select public.forge(true)"},
-		"a check":  {sql: "select public.forge()", check: no},
-	} {
-		p := onePool(t, db, "authenticator")
-		const honest = "select 'honest'::text"
-		for range 3 {
+	forging(t, func(t *testing.T, db *pgtest.DB, _ string) {
+		db.Exec(forge)
+		no := func([]pg.Result) error { return errors.New("no") }
+		for name, forged := range map[string]struct {
+			sql   string
+			check func([]pg.Result) error
+		}{
+			"an error": {sql: "select public.forge(true)"},
+			"a check":  {sql: "select public.forge()", check: no},
+		} {
+			p := onePool(t, db, "authenticator")
+			const honest = "select 'honest'::text"
+			for range 3 {
+				if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
+					t.Fatalf("%s: %q %v", name, got, err)
+				}
+			}
+			if _, err := p.Pipeline(t.Context(), user(bob), pg.AsOptions{}, []pg.Statement{{SQL: forged.sql}}, forged.check); err == nil {
+				t.Errorf("%s: no error", name)
+			}
 			if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
-				t.Fatalf("%s: %q %v", name, got, err)
+				t.Errorf("behind %s: %q %v", name, got, err)
 			}
 		}
-		if _, err := p.Pipeline(t.Context(), user(bob), pg.AsOptions{}, []pg.Statement{{SQL: forged.sql}}, forged.check); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-		if got, err := first(t, p, user(alice), pg.AsOptions{}, honest); err != nil || got != "honest" {
-			t.Errorf("behind %s: %q %v", name, got, err)
-		}
-	}
+	})
 }

@@ -21,6 +21,10 @@ type Config struct {
 	Name string
 	// MaxConns bounds the pool. Default 8.
 	MaxConns int32
+	// Own tells that nobody's statements run on the pool but Sluice's own, which pgx
+	// then prepares. Elsewhere it prepares nothing: functions and policies may do what
+	// they like in the session, and pgx's names can be guessed.
+	Own bool
 	// StatementTimeout is set on every connection; 0 leaves the server's.
 	StatementTimeout time.Duration
 	// Logger receives warnings. Required.
@@ -60,6 +64,10 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		putTap(&cc.Config)
 		return nil
 	}
+	if !cfg.Own {
+		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	pc.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { return learnNames(ctx, c, cfg.Own) }
 	p, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open pool %q: %w", name, err)

@@ -2,16 +2,18 @@ package pg
 
 import (
 	"container/list"
-	"strconv"
+	"context"
+	"crypto/rand"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What bounds the prepared statements of a connection. One takes 50 to 120 times
 // the length of its text in the server (measured on 15), so that all of them take
 // some 25 MB at most; and at the end of each transaction the server goes through
-// them (forgedSQL).
+// them, where it has to (forgedSQL).
 const (
 	maxPrepared      = 512
 	maxPreparedText  = 16 << 10  // bytes of a statement's text; longer ones are never prepared
@@ -35,9 +37,68 @@ type registry struct {
 	entries map[statementKey]*list.Element // of *entry
 	recent  list.List                      // the front is the newest
 	size    int                            // bytes of all keys
-	next    int
-	evicted []string // to be deallocated
+	evicted []string                       // to be deallocated
+	names   names
 }
+
+// names tells who may know those of a session's prepared statements. A function can
+// put a statement of its own in the place of one that was prepared for the next user,
+// if it knows the name. To look for such costs a third of a small request, and more
+// with every statement that is prepared; names that nobody can see or guess cost
+// nothing (docs/decisions/0007).
+type names uint8
+
+const (
+	namesListed names = iota // users may list them: what was forged is looked for
+	namesSecret              // nobody may
+	namesUnsafe              // users may, and the login may not look: nothing is prepared
+)
+
+// namesSQL tells whether a role that the login can take, superusers aside, may list
+// the session's prepared statements, and whether the login itself may.
+const namesSQL = `select exists (select from pg_catalog.pg_roles r where not r.rolsuper and pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER')
+  and pg_catalog.has_function_privilege(r.oid, 'pg_catalog.pg_prepared_statement()', 'EXECUTE')),
+  pg_catalog.has_function_privilege(session_user, 'pg_catalog.pg_prepared_statement()', 'EXECUTE')
+  and pg_catalog.has_table_privilege(session_user, 'pg_catalog.pg_prepared_statements', 'SELECT')`
+
+// learnNames finds out about a new connection. Of own statements the names are pgx's
+// as well, which are no secret.
+func learnNames(ctx context.Context, c *pgx.Conn, own bool) error {
+	var listed, mayLook bool
+	if err := c.QueryRow(ctx, namesSQL, pgx.QueryExecModeExec).Scan(&listed, &mayLook); err != nil {
+		return err
+	}
+	r := registryOf(c.PgConn())
+	switch {
+	case !listed && !own:
+		r.names = namesSecret
+	case !mayLook:
+		r.names = namesUnsafe
+	}
+	return nil
+}
+
+// forgedSQL tells whether somebody has prepared statements in SQL, which no
+// rollback undoes: one of a prepared name in the place of ours would answer for
+// the next user. It is itself never sent by a prepared name.
+const forgedSQL = "exists (select from pg_catalog.pg_prepared_statements where from_sql)"
+
+// cleanSQL ends a transaction, cleans the session and says in the last row whether
+// statements were forged.
+func cleanSQL(conn *pgconn.PgConn, end string) string {
+	return end + cleanSession + "; select " + registryOf(conn).forged()
+}
+
+// forged returns what to select to know it.
+func (r *registry) forged() string {
+	if r.names == namesListed {
+		return forgedSQL
+	}
+	return "false"
+}
+
+// genuine reports whether the rows of forged say no.
+func genuine(rows [][][]byte) bool { return len(rows) == 1 && string(rows[0][len(rows[0])-1]) == "f" }
 
 // statementKey tells statements apart.
 type statementKey struct{ scope, sql string }
@@ -61,9 +122,9 @@ func registryOf(conn *pgconn.PgConn) *registry {
 }
 
 // use returns the entry of a statement, made at its first use; none for a text that
-// is not worth its memory.
+// is not to be prepared.
 func (r *registry) use(scope, sql string) (e *entry, first bool) {
-	if len(sql) > maxPreparedText {
+	if len(sql) > maxPreparedText || r.names == namesUnsafe {
 		return nil, true
 	}
 	key := statementKey{scope, sql}
@@ -101,8 +162,7 @@ func (r *registry) clear() {
 
 // name gives an entry that is about to be prepared its name.
 func (r *registry) name(e *entry) {
-	r.next++
-	e.name = "s" + strconv.Itoa(r.next)
+	e.name = "s_" + rand.Text()
 }
 
 // sender queues the statements of one pipeline, through the registry of its

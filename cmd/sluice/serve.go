@@ -59,7 +59,7 @@ type serveConfig struct {
 // anew. ready is called once clients are about to be answered. What
 // was opened first closes last: pools after the services that use them.
 func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
-	admin, err := pg.Open(ctx, pg.Config{URL: cfg.adminURL, Name: "sluice", MaxConns: 8, Logger: cfg.log})
+	admin, err := pg.Open(ctx, pg.Config{URL: cfg.adminURL, Name: "sluice", Own: true, MaxConns: 8, Logger: cfg.log})
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		return err
 	}
 	defer channels.Close()
-	authPool, err := pg.Open(ctx, pg.Config{URL: cfg.authURL, Name: "sluice auth", MaxConns: 8, Logger: cfg.log})
+	authPool, err := pg.Open(ctx, pg.Config{URL: cfg.authURL, Name: "sluice auth", Own: true, MaxConns: 8, Logger: cfg.log})
 	if err != nil {
 		return err
 	}

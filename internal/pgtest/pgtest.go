@@ -366,7 +366,7 @@ func (db *DB) pool(role string) *pgxpool.Pool {
 func (db *DB) Pool(role string) *pg.Pool {
 	db.t.Helper()
 	p, err := pg.Open(context.Background(), pg.Config{
-		URL: db.URL(role), Name: "pgtest", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		URL: db.URL(role), Name: "pgtest", Own: role != "authenticator", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		db.t.Fatalf("open pool as %s: %v", role, err)
