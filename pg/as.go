@@ -151,8 +151,9 @@ const cleanSession = "; reset session authorization; reset role; reset all; clos
 
 // forgedSQL tells whether somebody has prepared statements in SQL, which no
 // rollback undoes: one of a prepared name in the place of ours would answer for
-// the next user. It is itself never sent by a prepared name.
-const forgedSQL = "select exists (select from pg_catalog.pg_prepared_statements where from_sql)"
+// the next user. It is itself never sent by a prepared name; over the view of that
+// name it would take 30 µs more, to be planned.
+const forgedSQL = "select exists (select from pg_catalog.pg_prepared_statement() where from_sql)"
 
 // genuine reports whether the rows of forgedSQL say no.
 func genuine(rows [][][]byte) bool { return len(rows) == 1 && string(rows[0][0]) == "f" }

@@ -245,7 +245,7 @@ func (e *each) send(pipe *pgconn.Pipeline, r *registry) {
 	text("rollback")
 	// Advisory locks of the session are the one thing that outlives rollback,
 	// beside prepared statements: those made in SQL are not ours.
-	text("select pg_catalog.pg_advisory_unlock_all(), exists (select from pg_catalog.pg_prepared_statements where from_sql)")
+	text("select pg_catalog.pg_advisory_unlock_all(), exists (select from pg_catalog.pg_prepared_statement() where from_sql)")
 	pipe.SendPipelineSync()
 }
 
