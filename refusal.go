@@ -84,6 +84,10 @@ const (
 	CodeBadRequest      Code = "BadRequest"
 	CodeInternal        Code = "InternalError"
 
+	// REST
+	CodeTooManyBodies Code = "RequestBodiesLimitReached"
+	CodeSlowSender    Code = "SlowSender"
+
 	// socket and channel
 	CodeUnsupportedVersion Code = "UnsupportedProtocolVersion"
 	CodeUpgradeRequired    Code = "UpgradeRequired"
@@ -202,6 +206,17 @@ var refusals = map[Code]Refusal{
 		Status: http.StatusInternalServerError,
 		Text:   "Something went wrong inside Sluice",
 		Remedy: "The log has a line with this request's id; please report it.",
+	},
+
+	CodeTooManyBodies: {
+		Status: http.StatusServiceUnavailable,
+		Text:   "Too many large request bodies are in work at once",
+		Remedy: "Send it again in a moment, or less at once; SLUICE_REST_BODIES_MB is the memory for all of them, see docs/config.md.",
+	},
+	CodeSlowSender: {
+		Status: http.StatusRequestTimeout,
+		Text:   "The request body comes too slowly",
+		Remedy: "Send less at once, or over a faster connection: a body of more than 64 KiB must come at 64 KiB a second on the whole.",
 	},
 
 	CodeUnsupportedVersion: {

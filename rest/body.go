@@ -3,7 +3,6 @@ package rest
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -15,18 +14,22 @@ const (
 	csvType  = "text/csv"
 )
 
-// readBody reads a bounded body. A form or CSV becomes JSON, all values text; the
-// form of a function stays, as its keys may repeat.
-func (s *Server) readBody(h *http.Request, r *request) ([]byte, error) {
+// readBody reads a bounded body into the request's share of memory. A form or CSV
+// becomes JSON, all values text; the form of a function stays, as its keys may
+// repeat.
+func (s *Server) readBody(h *http.Request, r *request, sh *share) ([]byte, error) {
 	if h.Body == nil {
 		return nil, nil
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, h.Body, s.cfg.BodyLimit))
+	body, err := sh.read(h.Body, h.ContentLength)
+	size := int64(len(body))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("read body: %w", err)
+		return nil, err
 	case r.bodyType == csvType && !r.function:
-		return csvToJSON(string(body), s.cfg.BodyLimit)
+		return csvToJSON(string(body), s.cfg.BodyLimit, func(n int64) error { return sh.hold(size + n) })
+	case r.bodyType == "application/octet-stream" && r.function:
+		return body, sh.hold(3 * size) // for its digits
 	case r.bodyType != formType:
 		return body, nil
 	}
@@ -42,7 +45,11 @@ func (s *Server) readBody(h *http.Request, r *request) ([]byte, error) {
 	for _, p := range pairs {
 		row[p.name] = p.value
 	}
-	return marshal(row)
+	out, err := marshal(row)
+	if err != nil {
+		return nil, fmt.Errorf("write form: %w", err)
+	}
+	return out, sh.hold(size + int64(len(out)))
 }
 
 // formPairs reads a form in the order of its pairs.
@@ -66,26 +73,33 @@ func formPairs(text string) ([]argument, error) {
 // csvToJSON makes an array of objects of a header line and rows. The bare word
 // NULL is null, an empty field the empty string.
 //
-// Names come again in every row: no more than limit bytes are made of them.
-func csvToJSON(text string, limit int64) ([]byte, error) {
-	lines, err := parseCSV(text)
+// Names come again in every row: no more than limit bytes are made of them, and
+// hold is asked for the room.
+func csvToJSON(text string, limit int64, hold func(int64) error) ([]byte, error) {
+	if text == "" {
+		return []byte("[]"), nil
+	}
+	line, text, err := csvLine(nil, text)
 	if err != nil {
 		return nil, err
 	}
-	if len(lines) == 0 {
-		return []byte("[]"), nil
-	}
-	names := make([][]byte, len(lines[0]))
-	for i, f := range lines[0] {
+	names := make([][]byte, len(line))
+	for i, f := range line {
 		if names[i], err = marshal(f.text); err != nil {
 			return nil, fmt.Errorf("write name: %w", err)
 		}
 	}
 	var b bytes.Buffer
 	b.WriteByte('[')
-	for n, line := range lines[1:] {
+	for n := 0; text != ""; n++ {
+		if line, text, err = csvLine(line[:0], text); err != nil {
+			return nil, err
+		}
 		if len(line) != len(names) {
 			return nil, fail(http.StatusBadRequest, "PGRST102", "All lines must have same number of fields")
+		}
+		if err := hold(int64(b.Cap())); err != nil {
+			return nil, err
 		}
 		if int64(b.Len()) > limit {
 			return nil, fail(http.StatusRequestEntityTooLarge, "PGRST102", fmt.Sprintf("The rows of this CSV are more than %d bytes as JSON; send fewer at once", limit))
@@ -117,24 +131,18 @@ type csvField struct {
 	quoted bool
 }
 
-// parseCSV reads lines of fields, quoted where they hold a separator. An empty
-// line at the end is none.
-func parseCSV(text string) ([][]csvField, error) {
-	var lines [][]csvField
-	for text != "" {
-		var line []csvField
-		for more := true; more; {
-			f, rest, err := csvFieldOf(text)
-			if err != nil {
-				return nil, err
-			}
-			line = append(line, f)
-			text, more = strings.CutPrefix(rest, ",")
+// csvLine reads the fields of the first line, quoted where they hold a separator,
+// into line, and returns the lines behind it.
+func csvLine(line []csvField, text string) (_ []csvField, rest string, err error) {
+	for more := true; more; {
+		f, after, err := csvFieldOf(text)
+		if err != nil {
+			return nil, "", err
 		}
-		text = strings.TrimPrefix(strings.TrimPrefix(text, "\r"), "\n")
-		lines = append(lines, line)
+		line = append(line, f)
+		text, more = strings.CutPrefix(after, ",")
 	}
-	return lines, nil
+	return line, strings.TrimPrefix(strings.TrimPrefix(text, "\r"), "\n"), nil
 }
 
 // csvFieldOf reads one field and returns what follows it: a comma, the end of the

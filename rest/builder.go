@@ -71,8 +71,11 @@ func (b *builder) columnDefault(c *schema.Column) {
 }
 
 // value writes a parameter and returns its number.
-func (b *builder) value(v string) int {
-	b.args = append(b.args, []byte(v))
+func (b *builder) value(v string) int { return b.bytes([]byte(v)) }
+
+// bytes is value for what is not copied.
+func (b *builder) bytes(v []byte) int {
+	b.args = append(b.args, v)
 	b.parameter(len(b.args))
 	return len(b.args)
 }

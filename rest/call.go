@@ -22,7 +22,7 @@ func (b *builder) arguments(c *call) {
 		return
 	}
 	b.lit(`"_a" AS (SELECT * FROM pg_catalog.json_to_record(`)
-	b.value(string(c.body))
+	b.bytes(c.body)
 	b.lit(`::json) AS "_p" (`)
 	for i, a := range c.args {
 		b.comma(i)
@@ -39,13 +39,13 @@ func (b *builder) call(c *call) {
 	b.lit("(")
 	switch {
 	case c.whole:
-		b.value(string(c.body))
+		b.bytes(c.body)
 		b.lit("::")
 		b.argType(&c.f.Args[0])
 	case len(c.args) == 1 && c.args[0].Name == "":
 		// The key "" of the body: no name for a column of "_a".
 		b.lit("(")
-		b.value(string(c.body))
+		b.bytes(c.body)
 		if oid := c.args[0].OID; oid == schema.OIDJSON || oid == schema.OIDJSONB {
 			b.lit("::json -> '')::")
 		} else {

@@ -39,6 +39,14 @@ func fail(status int, code, message string) *Error {
 	return &Error{Status: status, Code: code, Message: message}
 }
 
+// refuse is a refusal in PostgREST's shape, with the remedy as hint.
+func refuse(code sluice.Code) *Error {
+	r := sluice.Refuse(code)
+	e := fail(r.Status, string(code), r.Text).hint(r.Remedy)
+	e.cause = r
+	return e
+}
+
 func (e *Error) details(d any) *Error { e.Details = d; return e }
 func (e *Error) hint(h any) *Error    { e.Hint = h; return e }
 
@@ -84,7 +92,7 @@ func asError(err error, anonymous bool) *Error {
 	case errors.As(err, &e):
 		return e
 	case errors.As(err, &tooLarge):
-		return fail(http.StatusRequestEntityTooLarge, string(sluice.CodeBodyTooLarge), "The request body is too large")
+		return refuse(sluice.CodeBodyTooLarge)
 	case errors.As(err, &pe):
 		return fromPostgres(pe, anonymous)
 	case errors.Is(err, sluice.ErrForbidden):

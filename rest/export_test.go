@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -9,7 +11,9 @@ import (
 // Explain returns the statements that a request becomes, and their parameters,
 // or why it becomes none. Nothing is run.
 func (s *Server) Explain(h *http.Request) string {
-	_, p, err := s.prepare(h)
+	sh := &share{s: s, ctx: h.Context()}
+	defer sh.release()
+	_, p, err := s.prepare(h, sh)
 	switch {
 	case err != nil:
 		return "none: " + asError(err, true).Code + "\n"
@@ -32,7 +36,9 @@ func (s *Server) Explain(h *http.Request) string {
 
 // Statements returns the text of the statements alone.
 func (s *Server) Statements(h *http.Request) []string {
-	_, p, err := s.prepare(h)
+	sh := &share{s: s, ctx: h.Context()}
+	defer sh.release()
+	_, p, err := s.prepare(h, sh)
 	if err != nil || p.query == nil {
 		return nil
 	}
@@ -50,13 +56,34 @@ func (s *Server) Parse(h *http.Request) error {
 }
 
 // ParsePayload reads a body.
-func ParsePayload(text []byte, ragged bool) (keys []string, rows int, err error) {
-	p, err := readPayload(text, ragged)
-	return p.keys, p.rows, err
+func ParsePayload(text []byte) (keys []string, rows int, same bool, err error) {
+	p, err := readPayload(text, true)
+	return p.keys, p.rows, p.same, err
+}
+
+// Members are the names of a valid JSON object and their last values.
+func Members(object []byte) map[string]string {
+	out := map[string]string{}
+	for name, value := range members(object) {
+		out[string(name)] = string(value)
+	}
+	return out
 }
 
 // Status returns the status that an error is answered with.
 func Status(err error) int { return asError(err, true).Status }
 
 // ParseCSV reads a body of CSV as JSON.
-func ParseCSV(text string) ([]byte, error) { return csvToJSON(text, 1<<20) }
+func ParseCSV(text string) ([]byte, error) {
+	return csvToJSON(text, 1<<20, func(int64) error { return nil })
+}
+
+// Hold reads a body as a request does, and returns how to let it go.
+func (s *Server) Hold(ctx context.Context, body io.Reader, length int64) (release func(), err error) {
+	sh := &share{s: s, ctx: ctx}
+	if _, err := sh.read(io.NopCloser(body), length); err != nil {
+		sh.release()
+		return nil, err
+	}
+	return sh.release, nil
+}

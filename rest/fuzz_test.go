@@ -2,12 +2,15 @@ package rest_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/sluice-dev/sluice/rest"
 	"github.com/sluice-dev/sluice/schema"
@@ -78,37 +81,54 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// A body that is accepted is JSON of objects, with the keys that were found.
+// A body that is accepted is JSON of objects, with the keys that were found: what
+// encoding/json makes of it.
 func FuzzPayload(f *testing.F) {
-	for _, b := range []string{`{}`, `[]`, `[{}]`, `{"a":1}`, `[{"a":1},{"a":2}]`, `[{"a":1},{"b":2}]`, `[1]`, `null`, `{"a":{"b":[1,{"c":"\""}]}}`, ` [ ] `, `{"a":1,"a":2}`, `{"\u0061":1}`, `[{"a":1},null]`, "{\"a\":\"\xff\"}", strings.Repeat("[", 20000)} {
-		f.Add([]byte(b), true)
-		f.Add([]byte(b), false)
+	for _, b := range []string{`{}`, `[]`, `[{}]`, `{"a":1}`, `[{"a":1},{"a":2}]`, `[{"a":1},{"b":2}]`, `[1]`, `null`, `{"a":{"b":[1,{"c":"\""}]}}`, ` [ ] `, `{"a":1,"a":2}`, `{"\u0061":1}`, `[{"a":1},null]`, "{\"a\":\"\xff\"}", strings.Repeat("[", 20000), "{\"\xff\":\"\\ud800\",\"\\u0061\\\"\":{}}", "[{\t\"a\" : -1.5e3 , \"b\":[ ]} ,\r\n{\"b\":null,\"a\":true}]"} {
+		f.Add([]byte(b))
 	}
-	f.Fuzz(func(t *testing.T, body []byte, ragged bool) {
-		keys, rows, err := rest.ParsePayload(body, ragged)
-		if err != nil {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var list []map[string]json.RawMessage
+		known := json.Unmarshal(body, &list)
+		if known != nil {
+			var one map[string]json.RawMessage
+			known = json.Unmarshal(body, &one)
+			list = []map[string]json.RawMessage{one}
+		}
+		if list == nil || slices.ContainsFunc(list, func(o map[string]json.RawMessage) bool { return o == nil }) {
+			known = errors.New("no objects")
+		}
+		keys, rows, same, err := rest.ParsePayload(body)
+		switch {
+		case (err == nil) != (known == nil):
+			t.Fatalf("%q: %v, but %v", body, err, known)
+		case err != nil:
 			if rest.Status(err) != http.StatusBadRequest {
 				t.Fatalf("status %d of %v", rest.Status(err), err)
 			}
 			return
-		}
-		var list []map[string]any
-		if json.Unmarshal(body, &list) != nil {
-			var one map[string]any
-			if err := json.Unmarshal(body, &one); err != nil {
-				t.Fatalf("accepted %q: %v", body, err)
-			}
-			list = append(list, one)
-		}
-		if len(list) != rows {
+		case len(list) != rows:
 			t.Fatalf("%d rows of %q", rows, body)
 		}
+		all, equal := map[string]bool{}, true
 		for _, o := range list {
 			for k := range o {
-				if !slices.Contains(keys, k) {
-					t.Fatalf("key %q is not among %q", k, keys)
-				}
+				all[k] = true
 			}
+			equal = equal && len(o) == len(list[0]) && len(o) == len(all)
+		}
+		if want := slices.Sorted(maps.Keys(all)); !slices.Equal(want, keys) || equal != same {
+			t.Fatalf("%q: keys %q, the same %t; want %q, %t", body, keys, same, want, equal)
+		}
+		if json.Unmarshal(body, &list) == nil {
+			return
+		}
+		values := map[string]string{}
+		for k, v := range list[0] {
+			values[k] = string(v)
+		}
+		if got := rest.Members(body); !maps.Equal(got, values) {
+			t.Fatalf("%q: members %q, want %q", body, got, values)
 		}
 	})
 }
@@ -148,7 +168,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%.40s… is accepted", q)
 		}
 	}
-	if _, _, err := rest.ParsePayload([]byte(strings.Repeat("[", 20000)), false); err == nil {
+	if _, _, _, err := rest.ParsePayload([]byte(strings.Repeat("[", 20000))); err == nil {
 		t.Error("a body 20,000 levels deep is accepted")
 	}
 }
@@ -178,5 +198,28 @@ func TestLongStatement(t *testing.T) {
 	wantError(t, s.do(line, `{}`, "Prefer", "return=representation"), http.StatusRequestURITooLong, "URLTooLong", "")
 	if w := s.do("POST /wide?select=*,*", `{}`, "Prefer", "return=representation"); w.Code != http.StatusCreated {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// What an error repeats of a client's names is bounded.
+func TestErrorsRepeatLittle(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	var many strings.Builder
+	for i := range 900 {
+		fmt.Fprintf(&many, "&name_%d=1", i)
+	}
+	long := `{"` + strings.Repeat("ü", 1<<19) + `":1,"b":2}`
+	for _, r := range []struct{ line, body, code string }{
+		{"POST /rpc/no_such", long, "PGRST202"},
+		{"POST /rpc/add_them", long, "PGRST202"},
+		{"GET /rpc/add_them?" + many.String()[1:], "", "PGRST202"},
+		{"POST /simple", long, "PGRST204"},
+	} {
+		w := s.do(r.line, r.body)
+		var e struct{ Code, Message string }
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Code != r.code || !utf8.ValidString(e.Message) || strings.ContainsRune(e.Message, utf8.RuneError) || w.Body.Len() > 4000 {
+			t.Errorf("%.40s: %d, %d bytes: %.100s", r.line, w.Code, w.Body.Len(), w.Body)
+		}
 	}
 }

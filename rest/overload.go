@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -121,7 +122,7 @@ var unnamedOID = map[string]uint32{"text/plain": schema.OIDText, "text/xml": sch
 // rawBody is a body as the text of a value.
 func rawBody(body []byte, oid uint32) []byte {
 	if oid == schema.OIDBytea {
-		return []byte(`\x` + hex.EncodeToString(body))
+		return hex.AppendEncode(append(make([]byte, 0, 2+hex.EncodedLen(len(body))), `\x`...), body)
 	}
 	return body
 }
@@ -138,31 +139,29 @@ func (r *request) arguments(all []*schema.Function) []argument {
 
 // bodyArguments returns the keys of a POST's JSON object, and the object.
 func bodyArguments(r *request) (keys []string, body []byte, err error) {
-	text := strings.TrimSpace(string(r.body))
-	if text == "" {
+	text := bytes.TrimSpace(r.body)
+	switch {
+	case len(text) == 0:
 		r.body = []byte("{}")
 		return nil, r.body, nil
-	}
-	if text[0] == '[' {
-		var list []json.RawMessage
-		if json.Unmarshal([]byte(text), &list) == nil && len(list) > 0 {
-			text = string(list[0])
+	case !json.Valid(r.body):
+		return nil, nil, invalidJSON()
+	case text[0] == '[':
+		for first := range elements(text) {
+			text = first
+			break
 		}
 	}
-	var o map[string]json.RawMessage
-	if json.Unmarshal([]byte(text), &o) != nil {
-		if json.Valid(r.body) {
-			return nil, r.body, nil // for a single unnamed parameter
-		}
-		return nil, nil, fail(http.StatusBadRequest, "PGRST102", "Empty or invalid json")
+	if text[0] != '{' {
+		return nil, r.body, nil // for a single unnamed parameter
 	}
-	for k := range o {
-		if r.columns == nil || slices.Contains(r.columns, k) {
-			keys = append(keys, k)
-		}
+	c := collector{at: map[string]int{}}
+	c.add(0, text)
+	if r.columns != nil {
+		c.keys = slices.DeleteFunc(c.keys, func(k string) bool { return !slices.Contains(r.columns, k) })
 	}
-	slices.Sort(keys)
-	return keys, []byte(text), nil
+	slices.Sort(c.keys)
+	return c.keys, text, nil
 }
 
 // argumentNames are the different names, sorted.
@@ -271,9 +270,10 @@ func noFunction(r *request, snap *schema.Snapshot, keys []string) error {
 		}
 		found, with = name, " with a single unnamed "+kind+" parameter"
 	case len(keys) == 1:
-		found, with = name+"("+keys[0]+")", " with parameter "+keys[0]
+		list := listed(keys)
+		found, with = name+"("+list+")", " with parameter "+list
 	case len(keys) > 1:
-		list := strings.Join(keys, ", ")
+		list := listed(keys)
 		found, with = name+"("+list+")", " with parameters "+list
 	}
 	raw := unnamedOID[r.bodyType] != 0
@@ -295,10 +295,29 @@ func noFunction(r *request, snap *schema.Snapshot, keys []string) error {
 	return e
 }
 
+// maxListed bounds what a message repeats of a client's names, in bytes.
+const maxListed = 1000
+
+// listed are names in a message, cut where they become too long.
+func listed(names []string) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if room := max(0, maxListed-b.Len()); len(n) > room {
+			return b.String() + strings.ToValidUTF8(n[:room], "") + "…"
+		}
+		b.WriteString(n)
+	}
+	return b.String()
+}
+
 // nearestArguments is the parameter list that is most like the keys, when it is
 // like enough to be meant.
 func nearestArguments(all []*schema.Function, keys []string) string {
 	best, score := "", 0.25
+	given := "(" + listed(keys) + ")"
 	for _, f := range all {
 		var names []string
 		for _, a := range f.Args {
@@ -306,7 +325,7 @@ func nearestArguments(all []*schema.Function, keys []string) string {
 		}
 		slices.Sort(names)
 		list := "(" + strings.Join(names, ", ") + ")"
-		if s := schema.Similarity(list, "("+strings.Join(keys, ", ")+")"); s >= score {
+		if s := schema.Similarity(list, given); s >= score {
 			best, score = list, s
 		}
 	}

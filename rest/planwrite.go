@@ -15,11 +15,8 @@ func columnsOf(r *request, rel *schema.Relation, p *payload) ([]*schema.Column, 
 	names := p.keys
 	if r.columns != nil {
 		names = r.columns
-	} else if !p.same {
-		if r.prefer.missing != "default" {
-			return nil, fail(http.StatusBadRequest, "PGRST102", "All object keys must match")
-		}
-		names = p.any
+	} else if !p.same && r.prefer.missing != "default" {
+		return nil, fail(http.StatusBadRequest, "PGRST102", "All object keys must match")
 	}
 	out := make([]*schema.Column, 0, len(names))
 	for _, n := range names {
@@ -33,7 +30,7 @@ func columnsOf(r *request, rel *schema.Relation, p *payload) ([]*schema.Column, 
 }
 
 func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
-	body, err := readPayload(r.body, r.columns != nil)
+	body, err := readPayload(r.body, r.columns == nil)
 	if err != nil {
 		return err
 	}
@@ -71,7 +68,7 @@ func (s *Server) planInsert(r *request, p *plan, snap *schema.Snapshot, opt *opt
 }
 
 func noColumn(rel *schema.Relation, name string) error {
-	return fail(http.StatusBadRequest, "PGRST204", fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", name, rel.Name))
+	return fail(http.StatusBadRequest, "PGRST204", fmt.Sprintf("Could not find the '%s' column of '%s' in the schema cache", listed([]string{name}), rel.Name))
 }
 
 // nothing answers a write that writes nothing.
@@ -87,7 +84,7 @@ func (p *plan) nothing(r *request) (err error) {
 }
 
 func (s *Server) planUpdate(r *request, p *plan, snap *schema.Snapshot, opt *options) error {
-	body, err := readPayload(r.body, r.columns != nil)
+	body, err := readPayload(r.body, r.columns == nil)
 	if err != nil {
 		return err
 	}
@@ -121,16 +118,18 @@ func (s *Server) planPut(r *request, p *plan, snap *schema.Snapshot, opt *option
 		slices.ContainsFunc(p.relation.PrimaryKey, func(n string) bool { _, ok := key[n]; return !ok }) {
 		return fail(http.StatusMethodNotAllowed, "PGRST105", "Filters must include all and only primary key columns with 'eq' operators")
 	}
-	body, err := readPayload(r.body, r.columns != nil)
+	body, err := readPayload(r.body, r.columns == nil)
 	if err != nil {
 		return err
 	}
-	if body, err = body.only(); err != nil {
+	if body, err = body.only(r.columns == nil); err != nil {
 		return err
 	}
-	var row map[string]json.RawMessage
-	if err := json.Unmarshal(body.text, &row); err != nil {
-		return fmt.Errorf("read payload: %w", err)
+	row := map[string][]byte{}
+	for name, value := range members(body.text) {
+		if _, ok := key[string(name)]; ok {
+			row[string(name)] = value
+		}
 	}
 	for name, value := range key {
 		text := strings.TrimSpace(string(row[name]))

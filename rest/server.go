@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sluice-dev/sluice"
 	"github.com/sluice-dev/sluice/pg"
 	"github.com/sluice-dev/sluice/schema"
@@ -47,14 +49,19 @@ type Config struct {
 	MaxRows int
 	// BodyLimit bounds a body in bytes. Default 50 MiB.
 	BodyLimit int64
-	// AcquireTimeout bounds the wait for a connection. Default 10 s.
+	// BodyMemory bounds the bytes of all bodies that are in work at once, and of
+	// what is made of them (rows of CSV), but for those of up to 64 KiB. Others wait.
+	// Default 200 MiB; at least BodyLimit.
+	BodyMemory int64
+	// AcquireTimeout bounds the wait for a connection, and for BodyMemory. Default
+	// 10 s.
 	AcquireTimeout time.Duration
 	// LargeAnswers is how many answers of 8 MiB and more may be on their way
 	// straight from PostgreSQL at once, each with a connection of Pool; more are
 	// taken into memory. Default 4.
 	LargeAnswers int
-	// StallTimeout is how long a client may take nothing of such an answer.
-	// Default 30 s.
+	// StallTimeout is how long a client may take nothing of such an answer, and how
+	// far a body of more than 64 KiB may be behind 64 KiB a second. Default 30 s.
 	StallTimeout time.Duration
 	// Logger is required.
 	Logger *slog.Logger
@@ -62,9 +69,10 @@ type Config struct {
 
 // Server serves the paths behind /rest/v1.
 type Server struct {
-	cfg   Config
-	log   *slog.Logger
-	large chan struct{} // a place for each of Config.LargeAnswers
+	cfg    Config
+	log    *slog.Logger
+	large  chan struct{}       // a place for each of Config.LargeAnswers
+	bodies *semaphore.Weighted // of Config.BodyMemory
 }
 
 // New checks cfg.
@@ -81,6 +89,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.BodyLimit == 0 {
 		cfg.BodyLimit = 50 << 20
 	}
+	if cfg.BodyMemory == 0 {
+		cfg.BodyMemory = max(200<<20, cfg.BodyLimit)
+	}
+	if cfg.BodyMemory < cfg.BodyLimit {
+		return nil, fmt.Errorf("BodyMemory of %d bytes is less than the BodyLimit of one body, %d: %w", cfg.BodyMemory, cfg.BodyLimit, sluice.ErrInvalid)
+	}
 	if cfg.AcquireTimeout == 0 {
 		cfg.AcquireTimeout = 10 * time.Second
 	}
@@ -90,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.StallTimeout == 0 {
 		cfg.StallTimeout = 30 * time.Second
 	}
-	return &Server{cfg, cfg.Logger, make(chan struct{}, cfg.LargeAnswers)}, nil
+	return &Server{cfg, cfg.Logger, make(chan struct{}, cfg.LargeAnswers), semaphore.NewWeighted(cfg.BodyMemory)}, nil
 }
 
 // ServeHTTP serves one request: parse, plan, run, answer.
@@ -132,7 +146,9 @@ func (s *Server) serve(w http.ResponseWriter, h *http.Request, id sluice.Identit
 		return nil, fromToken(sluice.Refuse(sluice.CodeInvalidJWTToken).WithText("The JWT 'aud' claim must be a string or an array of strings").
 			WithRemedy("Issue tokens whose claim aud is a string, an array of strings, or not there.").WithCause(sluice.ErrTokenClaims), id.Bearer)
 	}
-	r, p, err := s.prepare(h)
+	sh := &share{s: s, ctx: h.Context()}
+	defer sh.release()
+	r, p, err := s.prepare(h, sh)
 	switch {
 	case err != nil:
 		return nil, err
@@ -158,7 +174,7 @@ func audienceFits(claims json.RawMessage) bool {
 }
 
 // prepare parses a request and plans it. Nothing here takes a connection.
-func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
+func (s *Server) prepare(h *http.Request, sh *share) (*request, *plan, error) {
 	r, err := s.parse(h)
 	if err != nil {
 		return nil, nil, err
@@ -168,7 +184,7 @@ func (s *Server) prepare(h *http.Request) (*request, *plan, error) {
 		return nil, nil, fail(http.StatusServiceUnavailable, "PGRST002", "Could not query the database for the schema cache. Retrying.")
 	}
 	if r.target != "" && (r.method == http.MethodPost || r.method == http.MethodPatch || r.method == http.MethodPut) {
-		if r.body, err = s.readBody(h, r); err != nil {
+		if r.body, err = s.readBody(h, r, sh); err != nil {
 			return nil, nil, err
 		}
 	}

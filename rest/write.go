@@ -110,11 +110,11 @@ func (b *builder) recordset(p *payload, columns []*schema.Column, defaults bool)
 		b.withDefaults(p, columns)
 	case p.array:
 		b.lit("pg_catalog.json_to_recordset(")
-		b.value(string(p.text))
+		b.bytes(p.text)
 		b.lit("::json")
 	default:
 		b.lit("pg_catalog.json_to_record(")
-		b.value(string(p.text))
+		b.bytes(p.text)
 		b.lit("::json")
 	}
 	b.lit(`) AS "_p" (`)
@@ -139,11 +139,11 @@ func (b *builder) withDefaults(p *payload, columns []*schema.Column) {
 	}
 	b.lit(`) || "e") FROM pg_catalog.jsonb_array_elements(`)
 	if p.array {
-		b.value(string(p.text))
+		b.bytes(p.text)
 		b.lit("::jsonb")
 	} else {
 		b.lit("pg_catalog.jsonb_build_array(")
-		b.value(string(p.text))
+		b.bytes(p.text)
 		b.lit("::jsonb)")
 	}
 	b.lit(`) AS "_e" ("e"))`)

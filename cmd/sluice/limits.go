@@ -101,6 +101,21 @@ func anonymousLife(lookup func(string) (string, bool)) (time.Duration, error) {
 	return life, nil
 }
 
+// bodyMemory is how many bytes all request bodies of REST may have at once; 0 is
+// rest's default.
+func bodyMemory(lookup func(string) (string, bool)) (int64, error) {
+	const name, least = "SLUICE_REST_BODIES_MB", 50 // of one body
+	text, _ := lookup(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || n < least {
+		return 0, fmt.Errorf("%s is %q: it must be a number of megabytes, at least %d, which one body may have", name, text, least)
+	}
+	return n << 20, nil
+}
+
 // refuseBreached tells whether new passwords are looked up, by the name that the
 // original reads.
 func refuseBreached(lookup func(string) (string, bool)) (bool, error) {

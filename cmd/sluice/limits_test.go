@@ -103,3 +103,13 @@ func TestAnonymousLife(t *testing.T) {
 		}
 	}
 }
+
+func TestBodyMemory(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": 0, "50": 50 << 20, "1000": 1000 << 20, "49": -1, "-1": -1, "1 GB": -1, "99999999999": -1} {
+		got, err := bodyMemory(func(string) (string, bool) { return text, text != "" })
+		if want < 0 && (err == nil || !strings.Contains(err.Error(), "SLUICE_REST_BODIES_MB")) || want >= 0 && (err != nil || got != want) {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+}

@@ -173,9 +173,13 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		if cache, err = schema.New(schema.Config{Admin: admin, Schemas: cfg.project.API.Schemas, Logger: cfg.log}); err != nil {
 			return err
 		}
+		bodies, err := bodyMemory(os.LookupEnv)
+		if err != nil {
+			return err
+		}
 		gatewayConfig.REST, err = rest.New(rest.Config{
 			Pool: users, Schema: cache, Schemas: cfg.project.API.Schemas, ExtraSearchPath: cfg.project.API.ExtraSearchPath,
-			MaxRows: cfg.project.API.MaxRows, Logger: cfg.log,
+			MaxRows: cfg.project.API.MaxRows, BodyMemory: bodies, Logger: cfg.log,
 		})
 		if err != nil {
 			return err
