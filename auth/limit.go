@@ -80,7 +80,12 @@ func (b *buckets) sweep(now time.Time) {
 // 0, or how long to wait when there is none. A use is earned back every so often;
 // ahead of that come extra ones.
 func (s *Server) take(ctx context.Context, tx pg.Tx, name string, every time.Duration, extra int) (wait time.Duration, err error) {
+	return takeAt(ctx, tx, name, s.cfg.Now(), every, extra)
+}
+
+// takeAt is take at a time.
+func takeAt(ctx context.Context, tx pg.Tx, name string, now time.Time, every time.Duration, extra int) (wait time.Duration, err error) {
 	var seconds float64
-	err = tx.QueryRow(ctx, sql("limit_take"), name, s.cfg.Now(), every, time.Duration(extra)*every).Scan(&seconds)
+	err = tx.QueryRow(ctx, sql("limit_take"), name, now, every, time.Duration(extra)*every).Scan(&seconds)
 	return time.Duration(seconds * float64(time.Second)), pg.Wrap(err, "limit_take")
 }
