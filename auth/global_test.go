@@ -346,6 +346,55 @@ func TestAudience(t *testing.T) {
 		refused(400, "invalid_credentials", "Invalid login credentials")
 }
 
+// Nobody makes himself a user of an audience that an administrator keeps apart, and
+// nobody takes an address away by doing so.
+func TestNobodySignsUpForAnotherAudience(t *testing.T) {
+	t.Parallel()
+	s, x := withPhones(t, func(c *auth.Config) { c.EmailAutoconfirm, c.EnableAnonymous = false, true })
+	other := with("X-JWT-AUD", "staff")
+	bodies := []object{{"email": "a@example.com"}, {"phone": phone}}
+	for _, body := range bodies {
+		for _, path := range []string{"/signup", "/otp"} {
+			body["password"] = password
+			s.do("POST", path, body, other).refused(422, "signup_disabled", "Signups not allowed for this instance")
+		}
+	}
+	s.do("POST", "/signup", object{}, other).refused(422, "signup_disabled", "Signups not allowed for this instance")
+	same(t, "users", s.count("select count(*) from auth.users"), 0)
+	for _, body := range bodies {
+		s.do("POST", "/signup", body).ok(200)
+	}
+	s.letter("a@example.com")
+	x.take(t, phone)
+
+	// Whom an administrator let in signs in by a mail, and his address tells
+	// nobody of him.
+	s.do("POST", "/admin/users", object{"email": "b@example.com", "aud": "staff", "email_confirm": true}, admin).ok(200)
+	s.do("POST", "/otp", object{"email": "b@example.com"}, other).ok(200)
+	verify := object{"type": "email", "email": "b@example.com", "token": s.letter("b@example.com").code}
+	in := s.do("POST", "/verify", verify, other).ok(200)
+	same(t, "aud", in.claims()["aud"], any("staff"))
+	s.do("GET", "/user", nil, as(in.access())).ok(200)
+	s.clock.pass(time.Minute)
+	r := s.do("POST", "/signup", object{"email": "b@example.com", "password": password}).ok(200)
+	same(t, "a pretended user", len(r.at("identities").([]any)), 0)
+	s.noLetter()
+}
+
+// The audience of a bearer that is no user's says nothing about whose users are meant:
+// keys are made with all kinds of claims.
+func TestAudienceOfAKey(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	key, err := s.keys.Sign(object{"role": "anon", "aud": "anon", "exp": s.clock.now().Add(time.Hour).Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.do("POST", "/signup", object{"email": "a@example.com", "password": password}, as(key)).ok(200)
+	same(t, "aud", in.claims()["aud"], any("authenticated"))
+	s.do("POST", "/token?grant_type=password", object{"email": "a@example.com", "password": password}, as(key)).ok(200)
+}
+
 // spec: auth:130 auth:140
 func TestDisabledFeatures(t *testing.T) {
 	t.Parallel()

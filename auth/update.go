@@ -19,7 +19,7 @@ func (s *Server) getUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if aud := audienceOf(c.claims); aud == "" || aud != s.audience(r) {
+	if !c.meant(r) {
 		return errAudience
 	}
 	writeJSON(w, http.StatusOK, c.user)
