@@ -210,11 +210,13 @@ func (a *accounts) prove(ctx context.Context, u *user) (*user, error) {
 
 // disarm takes from a user all that is not of the profile.
 func (a *accounts) disarm(ctx context.Context, id uuid.UUID) error {
+	if err := endSessions(ctx, a.tx, id, uuid.Nil); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		name string
 		args []any
 	}{
-		{"session_delete_all", []any{id, uuid.Nil}},
 		{"identity_delete_others", []any{id, a.provider, a.who.subject}},
 		{"factor_delete_all", []any{id}},
 		{"one_time_token_delete_all", []any{id}},

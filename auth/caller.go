@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -178,18 +179,22 @@ func (s *Server) admin(next answer) answer {
 	}
 }
 
-// audience is the audience that a request asks about.
-func (s *Server) audience(r *http.Request) string {
-	if aud := r.Header.Get("X-JWT-AUD"); aud != "" && len(aud) <= maxName && utf8.ValidString(aud) {
-		return aud
+// audience is the audience that a request asks about: whose users are looked for.
+func (s *Server) audience(r *http.Request) string { return cmp.Or(namedAudience(r), s.cfg.Aud) }
+
+// namedAudience is the audience that a request names, which clients need not.
+func namedAudience(r *http.Request) string {
+	aud := r.Header.Get("X-JWT-AUD")
+	if len(aud) > maxName || !utf8.ValidString(aud) {
+		return ""
 	}
-	id, _ := sluice.IdentityFrom(r.Context())
-	if !slices.Contains(s.cfg.AdminRoles, id.Claims.Role) {
-		if aud := audienceOf(id.Claims); aud != "" {
-			return aud
-		}
-	}
-	return s.cfg.Aud
+	return aud
+}
+
+// meant reports whether the caller is of the audience that its request names.
+func (c *caller) meant(r *http.Request) bool {
+	aud := audienceOf(c.claims)
+	return aud != "" && aud == cmp.Or(namedAudience(r), aud)
 }
 
 // audienceOf returns the first aud of claims, which may be a string or a list.

@@ -56,11 +56,16 @@ func (s *Server) clean(ctx context.Context) error {
 		{"clean_anonymous", []any{since(now, s.cfg.AnonymousLife)}},
 	} {
 		for {
-			tag, err := s.cfg.Pool.Exec(ctx, sql(d.name), append(d.args, cleanRows)...)
-			if err != nil {
+			var rows int64
+			err := s.inTx(ctx, func(tx pg.Tx) error {
+				tag, err := tx.Exec(ctx, sql(d.name), append(d.args, cleanRows)...)
+				rows = tag.RowsAffected()
 				return pg.Wrap(err, "%s", d.name)
+			})
+			if err != nil {
+				return err
 			}
-			if tag.RowsAffected() < cleanRows {
+			if rows < cleanRows {
 				break
 			}
 		}

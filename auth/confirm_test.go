@@ -3,6 +3,7 @@ package auth_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -109,6 +110,34 @@ func TestSignUpAgainUnconfirmed(t *testing.T) {
 	}
 	s.do("POST", "/signup", body).refused(429, "over_email_send_rate_limit", "For security purposes, you can only request this after 60 seconds.")
 	s.noLetter()
+}
+
+// Who signs up with the address of a user whom an administrator made sees what the
+// first sign-up with an address sees, and nothing of the user but his id.
+//
+// spec: auth:22
+func TestSignUpAgainShowsNothingOfOthers(t *testing.T) {
+	t.Parallel()
+	s, _ := withPhones(t, confirming)
+	made := s.do("POST", "/admin/users", object{
+		"email": "made@example.com", "phone": "15550002222", "role": "auditor", "ban_duration": "24h",
+		"user_metadata": object{"name": "Ann"}, "app_metadata": object{"rating": "D"},
+	}, admin).ok(200)
+	likeNew := regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+	for kind, addresses := range map[string][2]string{
+		"email": {"new@example.com", "made@example.com"}, "phone": {"15550003333", "15550002222"},
+	} {
+		var shown [2]string
+		for i, address := range addresses {
+			s.clock.pass(time.Minute)
+			r := s.do("POST", "/signup", object{kind: address, "password": password, "data": object{"mine": 1}}).ok(200)
+			if i == 1 {
+				same(t, "id", r.str("id"), made.str("id"))
+			}
+			shown[i] = strings.ReplaceAll(likeNew.ReplaceAllString(r.text, "*"), address, "address")
+		}
+		same(t, kind, shown[1], shown[0])
+	}
 }
 
 // Many sign-ups of one address at once make one user and one mail.

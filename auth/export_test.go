@@ -166,7 +166,13 @@ func TOTPAt(secret string, at time.Time) string {
 }
 
 // TOTPFits compares a code.
-var TOTPFits = totpFits
+func TOTPFits(secret, code string, now time.Time) bool {
+	_, fits := totpStep(secret, code, now)
+	return fits
+}
+
+// TOTPStep finds the period of a code.
+var TOTPStep = totpStep
 
 // QRSVG draws a QR code.
 var QRSVG = qrSVG

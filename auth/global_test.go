@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -345,6 +346,55 @@ func TestAudience(t *testing.T) {
 		refused(400, "invalid_credentials", "Invalid login credentials")
 }
 
+// Nobody makes himself a user of an audience that an administrator keeps apart, and
+// nobody takes an address away by doing so.
+func TestNobodySignsUpForAnotherAudience(t *testing.T) {
+	t.Parallel()
+	s, x := withPhones(t, func(c *auth.Config) { c.EmailAutoconfirm, c.EnableAnonymous = false, true })
+	other := with("X-JWT-AUD", "staff")
+	bodies := []object{{"email": "a@example.com"}, {"phone": phone}}
+	for _, body := range bodies {
+		for _, path := range []string{"/signup", "/otp"} {
+			body["password"] = password
+			s.do("POST", path, body, other).refused(422, "signup_disabled", "Signups not allowed for this instance")
+		}
+	}
+	s.do("POST", "/signup", object{}, other).refused(422, "signup_disabled", "Signups not allowed for this instance")
+	same(t, "users", s.count("select count(*) from auth.users"), 0)
+	for _, body := range bodies {
+		s.do("POST", "/signup", body).ok(200)
+	}
+	s.letter("a@example.com")
+	x.take(t, phone)
+
+	// Whom an administrator let in signs in by a mail, and his address tells
+	// nobody of him.
+	s.do("POST", "/admin/users", object{"email": "b@example.com", "aud": "staff", "email_confirm": true}, admin).ok(200)
+	s.do("POST", "/otp", object{"email": "b@example.com"}, other).ok(200)
+	verify := object{"type": "email", "email": "b@example.com", "token": s.letter("b@example.com").code}
+	in := s.do("POST", "/verify", verify, other).ok(200)
+	same(t, "aud", in.claims()["aud"], any("staff"))
+	s.do("GET", "/user", nil, as(in.access())).ok(200)
+	s.clock.pass(time.Minute)
+	r := s.do("POST", "/signup", object{"email": "b@example.com", "password": password}).ok(200)
+	same(t, "a pretended user", len(r.at("identities").([]any)), 0)
+	s.noLetter()
+}
+
+// The audience of a bearer that is no user's says nothing about whose users are meant:
+// keys are made with all kinds of claims.
+func TestAudienceOfAKey(t *testing.T) {
+	t.Parallel()
+	s := start(t, nil)
+	key, err := s.keys.Sign(object{"role": "anon", "aud": "anon", "exp": s.clock.now().Add(time.Hour).Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.do("POST", "/signup", object{"email": "a@example.com", "password": password}, as(key)).ok(200)
+	same(t, "aud", in.claims()["aud"], any("authenticated"))
+	s.do("POST", "/token?grant_type=password", object{"email": "a@example.com", "password": password}, as(key)).ok(200)
+}
+
 // spec: auth:130 auth:140
 func TestDisabledFeatures(t *testing.T) {
 	t.Parallel()
@@ -512,13 +562,76 @@ func TestBucketsAreBounded(t *testing.T) {
 	if n := size(); n > 10_000 {
 		t.Errorf("%d buckets are kept", n)
 	}
-	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+}
+
+// Who has used up his requests is not let in again because many others come.
+func TestBucketsForgetTheLeastUsed(t *testing.T) {
+	t.Parallel()
+	allow, size := auth.NewBuckets(30, 5*time.Minute)
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	me, a := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("10.0.0.0")
 	for range 30 {
-		allow(one, now)
+		allow(me, now)
 	}
-	if allow(two, now) {
-		t.Error("addresses of one IPv6 network count apart")
+	for i := range 25_000 {
+		now = now.Add(time.Microsecond) // a hundredth of a request is earned back meanwhile
+		allow(a, now)
+		a = a.Next()
+		if i%1000 == 0 && allow(me, now) {
+			t.Fatalf("let in again behind %d others", i)
+		}
 	}
+	// Those who earned all of theirs back go first.
+	now = now.Add(time.Minute)
+	late := netip.MustParseAddr("10.1.0.0")
+	for range 6_000 {
+		allow(late, now)
+		late = late.Next()
+	}
+	for range 6 { // what a minute earns
+		allow(me, now)
+	}
+	if allow(me, now) {
+		t.Error("let in again behind those who are allowed everything")
+	}
+	if n := size(); n > 10_000 {
+		t.Errorf("%d buckets are kept", n)
+	}
+}
+
+// A machine has a /64 of IPv6 for itself, and a site at most a /48: that may do as
+// much as 16 addresses.
+func TestBucketsOfIPv6(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	count := func(allow func(netip.Addr, time.Time) bool, addr func(i int) string) (n int) {
+		for i := range 2000 {
+			if allow(netip.MustParseAddr(addr(i)), now) {
+				n++
+			}
+		}
+		return n
+	}
+	for name, c := range map[string]struct {
+		addr func(i int) string
+		want int
+	}{
+		"one network":            {func(i int) string { return fmt.Sprintf("2001:db8:1:2::%x", i+1) }, 30},
+		"one site":               {func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i+1) }, 480},
+		"sites":                  {func(i int) string { return fmt.Sprintf("2001:db8:%x::1", i+1) }, 2000},
+		"IPv4 in IPv6":           {func(int) string { return "::ffff:192.0.2.1" }, 30},
+		"addresses of IPv4":      {func(i int) string { return fmt.Sprintf("::ffff:192.0.%d.%d", i>>8, i&0xff) }, 2000},
+		"one network with zones": {func(i int) string { return fmt.Sprintf("fe80::1%%eth%d", i) }, 30},
+	} {
+		allow, _ := auth.NewBuckets(30, 5*time.Minute)
+		same(t, name, count(allow, c.addr), c.want)
+	}
+	// What one network of a site is refused does not count against the others.
+	allow, _ := auth.NewBuckets(30, 5*time.Minute)
+	count(allow, func(int) string { return "2001:db8:1:2::1" })
+	same(t, "the rest of the site", count(allow, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i+3) }), 450)
+	now = now.Add(10 * time.Second) // one request is earned, and 16 of the site
+	same(t, "later", count(allow, func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i+3) }), 16)
 }
 
 func TestDatabaseIsDown(t *testing.T) {

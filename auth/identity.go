@@ -39,7 +39,7 @@ func (s *Server) unlinkIdentity(w http.ResponseWriter, r *http.Request) error {
 		return err
 	case !s.cfg.EnableManualLinking:
 		return errManualLinking
-	case audienceOf(c.claims) != s.audience(r):
+	case !c.meant(r):
 		return errUnlinkAudience
 	}
 	id, ok := parseUUID(r.PathValue("identity"))

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"net/url"
 	"testing"
 	"time"
@@ -74,6 +75,82 @@ func TestLinkIdentity(t *testing.T) {
 	p.Serve("/api/v3/user/emails", []object{{"email": "x@example.com", "verified": true, "primary": true}})
 	s.do("DELETE", "/admin/users/"+other.id(), object{}, admin).ok(200)
 	same(t, "gone", p.back(p.approve(at), 302).fragment.Get("error_code"), "user_not_found")
+}
+
+// A thief who has begun to link an identity of his own, or to sign in by a code, has
+// got nothing of it when the owner ends all sessions.
+func TestEndedSessionsEndWhatBegan(t *testing.T) {
+	t.Parallel()
+	s, p := withIDP(t, linking)
+	id := s.signUp("a@example.com").id()
+	secret := password
+	p.user("1", "thief@example.com", true)
+	for name, end := range map[string]func(owner *reply){
+		"new password": func(owner *reply) {
+			secret += "!"
+			s.do("PUT", "/user", object{"password": secret}, as(owner.access())).ok(200)
+		},
+		"new password by an administrator": func(*reply) {
+			secret += "!"
+			s.do("PUT", "/admin/users/"+id, object{"password": secret}, admin).ok(200)
+		},
+		"sign-out":      func(owner *reply) { s.do("POST", "/logout", nil, as(owner.access())).ok(204) },
+		"of the others": func(owner *reply) { s.do("POST", "/logout?scope=others", nil, as(owner.access())).ok(204) },
+	} {
+		s.clock.pass(time.Minute)
+		thief, owner := s.login("a@example.com", secret).ok(200), s.login("a@example.com", secret).ok(200)
+		var asked []*url.URL
+		for _, q := range []string{"", "&code_challenge_method=s256&code_challenge=" + challenge} {
+			r := s.do("GET", "/user/identities/authorize?skip_http_redirect=true&provider=google"+q, nil, as(thief.access())).ok(200)
+			at, err := url.Parse(r.str("url"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked = append(asked, at)
+		}
+		s.do("POST", "/otp", pkce(object{"email": "a@example.com"})).ok(200)
+		code := s.follow(s.letter("a@example.com").link).query.Get("code")
+		end(owner)
+		for _, at := range asked {
+			same(t, name+": link", p.back(p.approve(at), 303).query.Get("error_code"), "bad_oauth_state")
+		}
+		s.exchange(code, verifier).refused(404, "flow_state_not_found", "invalid flow state, no valid flow state found")
+	}
+	same(t, "identities", s.count("select count(*) from auth.identities"), 1)
+}
+
+// meanwhile is an answer that is made after something else has happened.
+type meanwhile struct {
+	do     func()
+	answer any
+}
+
+func (m meanwhile) MarshalJSON() ([]byte, error) {
+	m.do()
+	return json.Marshal(m.answer)
+}
+
+// The same when the owner does it while the provider is asked.
+func TestEndedSessionsEndALinkInFlight(t *testing.T) {
+	t.Parallel()
+	s, p := withIDP(t, linking)
+	s.signUp("a@example.com")
+	owner := s.login("a@example.com", password).ok(200)
+	p.Serve("/api/v3/user", object{"id": 5, "login": "thief"})
+	p.Serve("/api/v3/user/emails", meanwhile{
+		func() { s.do("POST", "/logout?scope=others", nil, as(owner.access())).ok(204) },
+		[]object{{"email": "thief@example.com", "verified": true, "primary": true}},
+	})
+	for _, q := range []string{"", "&code_challenge_method=s256&code_challenge=" + challenge} {
+		thief := s.login("a@example.com", password).ok(200)
+		r := s.do("GET", "/user/identities/authorize?skip_http_redirect=true&provider=github"+q, nil, as(thief.access())).ok(200)
+		at, err := url.Parse(r.str("url"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, "link"+q, p.back(p.approve(at), 302).query.Get("error_code"), "bad_oauth_state")
+	}
+	same(t, "identities", s.count("select count(*) from auth.identities"), 1)
 }
 
 // An anonymous user whose provider did not verify the address proves it by mail.

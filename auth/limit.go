@@ -2,7 +2,9 @@ package auth
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +16,12 @@ const (
 	anHour      = time.Hour
 	// burst is how many requests an address may make at once.
 	burst = 30
-	// maxBuckets bounds memory. When it is reached, full buckets are dropped,
-	// and if there are none, everyone starts anew.
+	// burstWide is how many the /48 of an IPv6 address may make at once: as many as
+	// 16 addresses. A site gets a /48 or a part of one, and 65,536 networks of /64 in
+	// it; providers of mobile phones put as many customers there.
+	burstWide = 16 * burst
+	// maxBuckets bounds memory. When it is reached, the half that is soonest full
+	// again makes room: there the least is forgotten.
 	maxBuckets = 10_000
 )
 
@@ -36,51 +42,67 @@ func newBuckets(requests int, in time.Duration) *buckets {
 	return &buckets{every: in / time.Duration(requests), full: map[netip.Prefix]time.Time{}}
 }
 
-// allow takes one request of addr. IPv6 addresses count by their /64.
+// allow takes one request of addr. An IPv6 address counts by its /64, which one
+// machine has for itself, and by its /48.
 func (b *buckets) allow(addr netip.Addr, now time.Time) bool {
 	if b == nil {
 		return true
 	}
-	bits := 32
-	if addr.Is6() {
-		bits = 64
+	addr = addr.Unmap().WithZone("")
+	if !addr.Is6() {
+		return b.allowAll(now, share{netip.PrefixFrom(addr, 32), burst})
 	}
-	who, err := addr.Prefix(bits)
-	if err != nil {
-		return false
-	}
+	return b.allowAll(now, share{netip.PrefixFrom(addr, 64).Masked(), burst}, share{netip.PrefixFrom(addr, 48).Masked(), burstWide})
+}
+
+// share is a network and how many requests it may make at once.
+type share struct {
+	who  netip.Prefix
+	most int
+}
+
+// allowAll takes one request of every share, or none. All are full again after the
+// same time, so what may make more of them earns them faster.
+func (b *buckets) allowAll(now time.Time, shares ...share) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	full, found := b.full[who]
-	if !found && len(b.full) >= maxBuckets {
-		b.sweep(now)
+	whole := burst * b.every
+	full := make([]time.Time, len(shares))
+	for i, s := range shares {
+		if full[i] = b.full[s.who]; full[i].Before(now) {
+			full[i] = now
+		}
+		if full[i] = full[i].Add(whole / time.Duration(s.most)); full[i].Sub(now) > whole {
+			return false
+		}
 	}
-	if full.Before(now) {
-		full = now
+	for i, s := range shares {
+		if _, found := b.full[s.who]; !found && len(b.full) >= maxBuckets {
+			b.makeRoom()
+		}
+		b.full[s.who] = full[i]
 	}
-	if full = full.Add(b.every); full.Sub(now) > burst*b.every {
-		return false
-	}
-	b.full[who] = full
 	return true
 }
 
-func (b *buckets) sweep(now time.Time) {
-	for who, full := range b.full {
-		if full.Before(now) {
-			delete(b.full, who)
-		}
-	}
-	if len(b.full) >= maxBuckets {
-		clear(b.full)
-	}
+// makeRoom drops half of the buckets. A full one is as good as none, and is among
+// them before any other.
+func (b *buckets) makeRoom() {
+	times := slices.SortedFunc(maps.Values(b.full), time.Time.Compare)
+	middle := times[len(times)/2]
+	maps.DeleteFunc(b.full, func(_ netip.Prefix, full time.Time) bool { return !full.After(middle) })
 }
 
 // take takes one use of the bucket called name, which all nodes share, and returns
 // 0, or how long to wait when there is none. A use is earned back every so often;
 // ahead of that come extra ones.
 func (s *Server) take(ctx context.Context, tx pg.Tx, name string, every time.Duration, extra int) (wait time.Duration, err error) {
+	return takeAt(ctx, tx, name, s.cfg.Now(), every, extra)
+}
+
+// takeAt is take at a time.
+func takeAt(ctx context.Context, tx pg.Tx, name string, now time.Time, every time.Duration, extra int) (wait time.Duration, err error) {
 	var seconds float64
-	err = tx.QueryRow(ctx, sql("limit_take"), name, s.cfg.Now(), every, time.Duration(extra)*every).Scan(&seconds)
+	err = tx.QueryRow(ctx, sql("limit_take"), name, now, every, time.Duration(extra)*every).Scan(&seconds)
 	return time.Duration(seconds * float64(time.Second)), pg.Wrap(err, "limit_take")
 }

@@ -323,7 +323,21 @@ func (s *Server) checkFactorCode(ctx context.Context, tx pg.Tx, f *factor, chall
 	if f.FactorType == "phone" {
 		return sent != "" && subtle.ConstantTimeCompare([]byte(s.hashCode(phone, code)), []byte(sent)) == 1, nil
 	}
-	return totpFits(secret, code, now), nil
+	step, fits := totpStep(secret, code, now)
+	if !fits {
+		return false, nil
+	}
+	return s.takeStep(ctx, tx, f, step)
+}
+
+// takeStep reports whether the factor's code of this period is still good. A code is
+// good once (RFC 6238, 5.2), and one from before another that was taken is not good
+// either, on all nodes together: the bucket of one use is full again when the period
+// ends behind which nobody accepts the code.
+func (s *Server) takeStep(ctx context.Context, tx pg.Tx, f *factor, step int64) (first bool, err error) {
+	until := time.Unix(0, 0).Add(time.Duration(step+totpSteps+1) * totpPeriod)
+	wait, err := takeAt(ctx, tx, "totp:"+f.ID.String(), until, totpPeriod, 0)
+	return wait == 0, err
 }
 
 // methodOf is what claim amr says of a factor.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -282,6 +283,66 @@ func TestParallelStepUp(t *testing.T) {
 		}
 	}
 	same(t, "accepted", good, 1)
+}
+
+// Who has the password and has seen a code cannot use it again, nor one that was not
+// used when a later one was.
+func TestTOTPCodeIsGoodOnce(t *testing.T) {
+	t.Parallel()
+	s := start(t, withTOTP)
+	in := s.signUp("a@example.com")
+	a := s.enroll(in.access(), "phone")
+	now := s.clock.now()
+	early, code, next := auth.TOTPAt(a.secret, now.Add(-30*time.Second)), auth.TOTPAt(a.secret, now), auth.TOTPAt(a.secret, now.Add(30*time.Second))
+	s.verifyFactor(in.access(), a, s.challenge(in.access(), a), code).ok(200)
+
+	thief := s.login("a@example.com", password).ok(200)
+	nodes := []*auth.Server{s.server, s.serve(withTOTP)}
+	again := func(code string) *reply {
+		s.clock.pass(29 * time.Second)
+		if err := s.server.Clean(t.Context()); err != nil { // it must not forget what still counts
+			t.Fatal(err)
+		}
+		return s.doOn(nodes[1], "POST", "/factors/"+a.id+"/verify", object{"challenge_id": s.challenge(thief.access(), a), "code": code}, as(thief.access()))
+	}
+	s.verifyFactor(thief.access(), a, s.challenge(thief.access(), a), early).refused(422, "mfa_verification_failed", "Invalid TOTP code entered")
+	again(code).refused(422, "mfa_verification_failed", "Invalid TOTP code entered")
+	again(code).refused(422, "mfa_verification_failed", "Invalid TOTP code entered")
+	same(t, "the next code", again(next).ok(200).claims()["aal"], any("aal2"))
+}
+
+// Of challenges that are answered at once with one code, on several nodes, one is.
+func TestTOTPCodeIsGoodOnceInParallel(t *testing.T) {
+	t.Parallel()
+	s := start(t, withTOTP)
+	in := s.signUp("a@example.com")
+	a := s.enroll(in.access(), "phone")
+	code := auth.TOTPAt(a.secret, s.clock.now())
+	nodes := []*auth.Server{s.server, s.serve(withTOTP)}
+	var wg sync.WaitGroup
+	status := make([]int, 6)
+	for i := range status {
+		challenge := s.challenge(in.access(), a)
+		wg.Go(func() {
+			status[i] = s.doOn(nodes[i%2], "POST", "/factors/"+a.id+"/verify", object{"challenge_id": challenge, "code": code}, as(in.access())).status
+		})
+	}
+	wg.Wait()
+	slices.Sort(status)
+	same(t, "answers", status, []int{200, 422, 422, 422, 422, 422})
+}
+
+// The period of a code is the one that it was made for.
+func TestTOTPStep(t *testing.T) {
+	t.Parallel()
+	const secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+	for off := int64(-2); off <= 2; off++ {
+		at := time.Unix(1234567890, 0)
+		step, found := auth.TOTPStep(secret, auth.TOTPAt(secret, at.Add(time.Duration(off)*30*time.Second)), at)
+		if want := off >= -1 && off <= 1; found != want || found && step != at.Unix()/30+off {
+			t.Errorf("%d periods away: %d, %v", off, step, found)
+		}
+	}
 }
 
 func FuzzTOTP(f *testing.F) {

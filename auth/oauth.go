@@ -339,10 +339,16 @@ func (s *Server) concludeOAuth(ctx context.Context, r *http.Request, p *provider
 		}
 		if f.flow.pkce() {
 			err := tx.QueryRow(ctx, sql("flow_issue_oauth"), f.id, u.ID, tok.AccessToken, tok.RefreshToken, s.cfg.Now()).Scan(&code)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return errStateGone // the user's sessions were ended
+			}
 			return pg.Wrap(err, "flow_issue_oauth")
 		}
-		if err := exec(ctx, tx, "flow_delete", f.id); err != nil {
+		switch there, err := changed(ctx, tx, "flow_delete", f.id); {
+		case err != nil:
 			return err
+		case !there:
+			return errStateGone // the same
 		}
 		g, err = s.signIn(ctx, tx, u, byOAuth, s.clientOf(r))
 		return err

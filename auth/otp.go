@@ -82,7 +82,7 @@ func (s *Server) mailSignIn(w http.ResponseWriter, r *http.Request, body *otpBod
 		return err
 	case u == nil && body.CreateUser != nil && !*body.CreateUser:
 		return errOTPDisabled
-	case u == nil && !s.cfg.EnableSignup:
+	case u == nil && !s.maySignUp(n.aud):
 		return errSignupDisabled
 	}
 	err = s.inMailTx(ctx, func(tx pg.Tx) error {

@@ -116,12 +116,12 @@ func (s *Server) exchange(ctx context.Context, tx pg.Tx, code, verifier string, 
 
 		access, refresh string // of a provider
 	)
-	err := tx.QueryRow(ctx, sql("flow_lock"), code).Scan(&id, &userID, &f.method, &f.challenge, &method, &issued, &access, &refresh)
+	err := tx.QueryRow(ctx, sql("flow_find"), code).Scan(&id, &userID, &f.method, &f.challenge, &method, &issued, &access, &refresh)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, errFlowNotFound
 	case err != nil:
-		return nil, pg.Wrap(err, "flow_lock")
+		return nil, pg.Wrap(err, "flow_find")
 	case s.cfg.Now().After(issued.Add(flowLife)):
 		return nil, errFlowExpired
 	case !f.provenBy(verifier):
@@ -136,8 +136,12 @@ func (s *Server) exchange(ctx context.Context, tx pg.Tx, code, verifier string, 
 	case u.banned(s.cfg.Now()):
 		return nil, errBannedBearer
 	}
-	if err := exec(ctx, tx, "flow_delete", id); err != nil {
+	// Behind the lock: another may have used the code, or ended the user's sessions.
+	switch there, err := changed(ctx, tx, "flow_delete", id); {
+	case err != nil:
 		return nil, err
+	case !there:
+		return nil, errFlowNotFound
 	}
 	if err := s.audit(ctx, tx, byUser(u), "login", from, map[string]any{"provider_type": method}); err != nil {
 		return nil, err

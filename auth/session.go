@@ -275,3 +275,13 @@ func newTokenKey() string {
 func newTokenV1() string {
 	return strings.ToLower(rand.Text()[:tokenV1Length])
 }
+
+// endSessions ends every session of a user but one; the nil UUID spares none. What
+// would open another without a new proof goes with them.
+func endSessions(ctx context.Context, tx pg.Tx, id, spare uuid.UUID) error {
+	// Flows first: a code that is being exchanged has become a session behind that.
+	if err := exec(ctx, tx, "flow_delete_all", id); err != nil {
+		return err
+	}
+	return exec(ctx, tx, "session_delete_all", id, spare)
+}

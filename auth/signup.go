@@ -57,7 +57,7 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	if !s.signups.allow(s.clientIP(r), s.cfg.Now()) {
 		return n, errRateLimit
 	}
-	if !s.cfg.EnableSignup {
+	if !s.maySignUp(n.aud) {
 		return n, errSignupDisabled
 	}
 	if body.Password == "" {
@@ -94,6 +94,11 @@ func (s *Server) checkSignup(r *http.Request, body signupBody) (newUser, error) 
 	n.phone, err = phoneOf(body.Phone)
 	return n, err
 }
+
+// maySignUp reports whether strangers may become users of an audience: of the
+// project's own alone. Who is in another one was let in by an administrator, and an
+// address that has a user in one is taken in all.
+func (s *Server) maySignUp(aud string) bool { return s.cfg.EnableSignup && aud == s.cfg.Aud }
 
 // autoconfirms reports whether addresses of a provider need no confirmation.
 func (s *Server) autoconfirms(provider string) bool {
@@ -186,12 +191,16 @@ func (s *Server) signupWaiting(w http.ResponseWriter, r *http.Request, n newUser
 	})
 	switch uniqueViolation(err) {
 	case "users_email_partial_key", "users_phone_key":
-		// Another request was faster: this one is a repetition.
-		found, ferr := findUser(ctx, s.cfg.Pool, n.email, n.phone, n.aud)
-		if ferr != nil || found == nil {
+		// Another request was faster, and this one is a repetition; or it is the
+		// address of a user of another audience.
+		switch found, ferr := findUser(ctx, s.cfg.Pool, n.email, n.phone, n.aud); {
+		case ferr != nil:
 			return databaseError(err, errSavingNewUser)
+		case found == nil:
+			return s.signupPretended(w, r, n)
+		default:
+			return s.confirmAgain(w, r, n, found)
 		}
-		return s.confirmAgain(w, r, n, found)
 	}
 	if err != nil {
 		return databaseError(err, errSavingNewUser)
@@ -201,8 +210,7 @@ func (s *Server) signupWaiting(w http.ResponseWriter, r *http.Request, n newUser
 }
 
 // confirmAgain mails an unconfirmed user once more. Whoever asks has not proved
-// to own the address: row and password stay as they are, and what an inviter wrote
-// is not shown.
+// to own the address: row and password stay as they are.
 func (s *Server) confirmAgain(w http.ResponseWriter, r *http.Request, n newUser, u *user) error {
 	ctx := r.Context()
 	err := s.inMailTx(ctx, func(tx pg.Tx) error {
@@ -219,11 +227,31 @@ func (s *Server) confirmAgain(w http.ResponseWriter, r *http.Request, n newUser,
 	if u.confirmed() { // meanwhile
 		return s.signupPretended(w, r, n)
 	}
-	if u.InvitedAt != nil {
-		u.UserMetadata, u.Identities = metadata{}, []identity{}
-	}
-	writeJSON(w, http.StatusOK, u)
+	writeJSON(w, http.StatusOK, s.signedUpAgain(u, n))
 	return nil
+}
+
+// signedUpAgain is an unconfirmed user as the answer to this sign-up shows him if it is
+// the first: of what others have written, an administrator or who signed up before,
+// only id and times are seen. Of who was invited, the original shows no identity either.
+func (s *Server) signedUpAgain(u *user, n newUser) *user {
+	data := identityData(u.ID, n.email, false)
+	out := &user{
+		ID: u.ID, Aud: u.Aud, Role: s.cfg.Aud, Email: n.email, Phone: n.phone, ConfirmationSentAt: u.ConfirmationSentAt,
+		AppMetadata: providerMetadata(n.provider), UserMetadata: n.meta.merge(data), Identities: []identity{},
+		CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+	}
+	if u.InvitedAt != nil {
+		out.UserMetadata = metadata{}
+		return out
+	}
+	for _, i := range u.Identities {
+		if i.Provider == n.provider {
+			i.Data = data
+			out.Identities = append(out.Identities, i)
+		}
+	}
+	return out
 }
 
 // askConfirmation sends what confirms the address of a sign-up.
@@ -291,7 +319,7 @@ func (s *Server) signupAnonymously(w http.ResponseWriter, r *http.Request, data 
 	switch {
 	case !s.cfg.EnableAnonymous:
 		return errAnonymousDisabled
-	case !s.cfg.EnableSignup:
+	case !s.maySignUp(s.audience(r)):
 		return errSignupDisabled
 	case !s.anonymous.allow(s.clientIP(r), s.cfg.Now()):
 		return errRateLimit

@@ -222,7 +222,7 @@ func (s *Server) textSignIn(w http.ResponseWriter, r *http.Request, body *otpBod
 		return err
 	case u == nil && body.CreateUser != nil && !*body.CreateUser:
 		return errOTPDisabled
-	case u == nil && !s.cfg.EnableSignup:
+	case u == nil && !s.maySignUp(n.aud):
 		return errSignupDisabled
 	}
 	var sent sentText

@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/sluice-dev/sluice/pg"
 )
 
@@ -42,9 +40,11 @@ func sql(name string) string {
 	return text
 }
 
-// inTx runs fn in one transaction, which commits when fn returns nil.
+// inTx runs fn in one transaction, which commits when fn returns nil. All that
+// writes goes through it: triggers and hooks of the project run in what they find
+// in the session, and must not find what one of another user has left there.
 func (s *Server) inTx(ctx context.Context, fn func(tx pg.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.cfg.Pool, func(tx pgx.Tx) error { return fn(tx) })
+	return s.cfg.Pool.InTx(ctx, func(_ context.Context, tx pg.Tx) error { return fn(tx) })
 }
 
 // exec runs a statement whose rows nobody reads.

@@ -31,19 +31,21 @@ func newTOTPSecret() string {
 	return base32Plain.EncodeToString(secret)
 }
 
-// totpFits reports whether code is what the secret's owner sees now (RFC 6238). A
-// secret that cannot be read fits nothing.
-func totpFits(secret, code string, now time.Time) bool {
+// totpStep returns the period whose code this is, of those that the secret's owner may
+// see now (RFC 6238); of two with the same code the later one. A secret that cannot be
+// read has no codes.
+func totpStep(secret, code string, now time.Time) (step int64, found bool) {
 	key, err := base32Plain.DecodeString(strings.TrimRight(strings.ToUpper(secret), "="))
 	if err != nil || len(key) == 0 {
-		return false
+		return 0, false
 	}
-	fits := 0
-	step := now.Unix() / int64(totpPeriod/time.Second)
-	for off := int64(-totpSteps); off <= totpSteps; off++ {
-		fits |= subtle.ConstantTimeCompare([]byte(totpAt(key, step+off)), []byte(code))
+	fits, off := 0, 0
+	step = now.Unix() / int64(totpPeriod/time.Second)
+	for i := -totpSteps; i <= totpSteps; i++ {
+		same := subtle.ConstantTimeCompare([]byte(totpAt(key, step+int64(i))), []byte(code))
+		fits, off = fits|same, subtle.ConstantTimeSelect(same, i, off)
 	}
-	return fits == 1
+	return step + int64(off), fits == 1
 }
 
 // totpAt is the code of one period.

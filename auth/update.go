@@ -19,7 +19,7 @@ func (s *Server) getUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if aud := audienceOf(c.claims); aud == "" || aud != s.audience(r) {
+	if !c.meant(r) {
 		return errAudience
 	}
 	writeJSON(w, http.StatusOK, c.user)
@@ -299,8 +299,8 @@ func (s *Server) applyUpdate(ctx context.Context, tx pg.Tx, c *caller, change up
 	return nil
 }
 
-// setPassword stores a new hash, voids pending codes and ends every session but
-// one; the nil UUID spares none.
+// setPassword stores a new hash, voids pending codes and links and ends every session
+// but one; the nil UUID spares none.
 func (s *Server) setPassword(ctx context.Context, tx pg.Tx, u *user, hash string, spare uuid.UUID) error {
 	if err := exec(ctx, tx, "user_set_password", u.ID, hash, s.cfg.Now()); err != nil {
 		return err
@@ -308,7 +308,7 @@ func (s *Server) setPassword(ctx context.Context, tx pg.Tx, u *user, hash string
 	if err := exec(ctx, tx, "one_time_token_delete_all", u.ID); err != nil {
 		return err
 	}
-	return exec(ctx, tx, "session_delete_all", u.ID, spare)
+	return endSessions(ctx, tx, u.ID, spare)
 }
 
 // setAddress applies a new email address or phone number with its identity. A

@@ -159,6 +159,18 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	if err != nil {
 		return err
 	}
+	return p.transaction(ctx, fmt.Sprintf("role %q", id.Role), set, opt, fn)
+}
+
+// InTx runs fn in one transaction as the pool's own login, which commits when fn
+// returns nil. Errors and fn's part are as in As, and so is what becomes of the
+// session: a trigger or a function of the project that fn calls leaves nothing in it.
+func (p *Pool) InTx(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error {
+	return p.transaction(ctx, "the login", nil, AsOptions{}, fn)
+}
+
+// transaction runs fn with set applied; who names whom it runs as, for errors.
+func (p *Pool) transaction(ctx context.Context, who string, set []Setting, opt AsOptions, fn func(ctx context.Context, tx Tx) error) error {
 	c, err := p.Acquire(ctx)
 	if err != nil {
 		return Wrap(err, "acquire connection")
@@ -168,13 +180,13 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 
 	conn := c.Conn()
 	if err := beginAs(ctx, conn.PgConn(), set, beginSQL(opt.ReadOnly, opt.Isolation)); err != nil {
-		return Wrap(err, "begin as role %q", id.Role)
+		return Wrap(err, "begin as %s", who)
 	}
 	if err := fn(ctx, conn); err != nil {
 		return Wrap(err, "")
 	}
 	if conn.PgConn().TxStatus() == 'I' {
-		return fmt.Errorf("run as role %q: the transaction was ended inside of it", id.Role)
+		return fmt.Errorf("run as %s: the transaction was ended inside of it", who)
 	}
 	end := "commit"
 	if opt.Rollback {
@@ -185,10 +197,10 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 	clean = err == nil && genuine(results[len(results)-1].Rows)
 	switch {
 	case !ended && err != nil:
-		return Wrap(err, "%s as role %q", end, id.Role)
+		return Wrap(err, "%s as %s", end, who)
 	case !opt.Rollback && results[0].CommandTag.String() != "COMMIT":
 		// A statement failed and fn swallowed its error.
-		return fmt.Errorf("commit as role %q: transaction was aborted: %w", id.Role, sluice.ErrConflict)
+		return fmt.Errorf("commit as %s: transaction was aborted: %w", who, sluice.ErrConflict)
 	}
 	return nil // committed, even if the session could not be cleaned
 }
@@ -197,7 +209,9 @@ func (p *Pool) As(ctx context.Context, id sluice.Claims, opt AsOptions, fn func(
 func beginAs(ctx context.Context, conn *pgconn.PgConn, set []Setting, begin string) error {
 	pipe := conn.StartPipeline(ctx)
 	pipe.SendQueryParams(begin, nil, nil, nil, nil)
-	pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
+	if len(set) > 0 {
+		pipe.SendQueryParams(settingsSQL(len(set)), settingsArgs(set), nil, nil, nil)
+	}
 	err := pipe.Sync()
 	if err == nil {
 		err = readGroup(pipe, nil)

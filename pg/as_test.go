@@ -186,6 +186,50 @@ func TestAsForgedStatements(t *testing.T) {
 	})
 }
 
+// The same of a trigger or a function of the project, in what the server does as
+// itself. An error rolls settings back by itself, locks not.
+func TestInTxLeavesNothingInTheSession(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(`
+create table public.log (a int);
+grant all on public.log to supabase_auth_admin;
+create function public.leave() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  perform set_config('app.left', 'session', false);
+  perform set_config('statement_timeout', '77s', false);
+  perform pg_advisory_lock(42);
+  execute 'listen left_behind';
+  return new;
+end $$;
+create trigger leave before insert on public.log for each row execute function public.leave();`)
+	p := onePool(t, db, "supabase_auth_admin")
+	const state = `select (select count(*) from pg_listening_channels())
+		+ (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()) || ' ' || pg_backend_pid()`
+	before := ask(t, p, who) + ask(t, p, state)
+	boom := errors.New("boom")
+	for _, want := range []error{nil, boom} {
+		err := p.InTx(t.Context(), func(ctx context.Context, tx pg.Tx) error {
+			if _, err := tx.Exec(ctx, "insert into public.log values (1)"); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "select set_config('search_path', 'nowhere', false), set_config('role', 'supabase_auth_admin', false)"); err != nil {
+				return err
+			}
+			return want
+		})
+		if !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("error %v, want %v", err, want)
+		}
+		if after := ask(t, p, who) + ask(t, p, state); after != before {
+			t.Errorf("error %v: the session changed:\n%s\n%s", want, before, after)
+		}
+	}
+	if n := ask(t, p, "select count(*)::text from public.log"); n != "1" {
+		t.Errorf("%s rows, want the committed one", n)
+	}
+}
+
 func TestAsPanicAndOpenRowsAndEndedTransaction(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
