@@ -157,15 +157,6 @@ func (c *catalog) invalidate(xid uint64) {
 	signal(c.changed)
 }
 
-// forget gives up transactions that are not to be waited for: the server does not
-// know them any more.
-func (c *catalog) forget() {
-	c.mu.Lock()
-	c.unseen = nil
-	c.mu.Unlock()
-	c.invalidate(0)
-}
-
 // visible returns the generation that a query shows, as far as that is known.
 func (c *catalog) visible() uint64 {
 	c.mu.Lock()
