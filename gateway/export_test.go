@@ -6,3 +6,6 @@ const (
 	MaxURLBytes    = maxURLBytes
 	StallTimeout   = stallTimeout
 )
+
+// Canonical is canonical, for the fuzzer.
+var Canonical = canonical

@@ -288,7 +288,7 @@ func TestStrict(t *testing.T) {
 		"/auth/v1/token": false, "/auth/v1/user": false, "/rest/v1/t": false, "/realtime/v1/api/broadcast": false,
 		"/auth/v1/verify?token=x&type=signup": true, "/auth/v1/callback": true, "/auth/v1/authorize?provider=github": true,
 		"/auth/v1/.well-known/jwks.json": true, "/auth/v1/health": true, "/realtime/v1/api/ping": true, "/auth/v1/sso/saml/acs": true,
-		"/auth/v1/verifyx": false, "/auth/v1/admin/../verify": false, "/rest/v1/verify": false, "/rest/v1/health": false, "/auth/v1/": false,
+		"/auth/v1/verifyx": false, "/auth/v1/admin/../verify": true, "/auth/v1/verify/../admin": false, "/rest/v1/verify": false, "/rest/v1/health": false, "/auth/v1/": false,
 	} {
 		for _, header := range [][]string{nil, {"Apikey", "sb_publishable_nobodys"}, {"Apikey", "a,b"}, {"Apikey", token.DevPublishableKey}} {
 			rec := w.do("GET", target, header...)

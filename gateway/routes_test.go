@@ -30,7 +30,14 @@ func TestRoutes(t *testing.T) {
 		"/rest/v1/a%2Fb":                          {"rest", "/a%2Fb"},
 		"/rest/v1/with%20blank":                   {"rest", "/with%20blank"},
 		"/rest/v1//double":                        {"rest", "//double"},
-		"/rest/v1/../auth":                        {"rest", "/../auth"},
+		"/rest/v1/x/../auth":                      {"rest", "/auth"},
+		"/rest/v1/../../auth/v1/user":             {"auth", "/user"},
+		"/rest/v1/%2e%2E/v1/./t/.":                {"rest", "/t/"},
+		"/../../rest/v1/t/..":                     {"rest", "/"},
+		"/rest/v1/...":                            {"rest", "/..."},
+		"/rest/v1/.hidden":                        {"rest", "/.hidden"},
+		"/%72est/v1/%74%2d":                       {"rest", "/t-"},
+		"/rest/v1/a%252e%252e":                    {"rest", "/a%252e%252e"},
 		"/rest/v1/rpc/f":                          {"rest", "/rpc/f"},
 		"/graphql/v1":                             {"rest", "/rpc/graphql"},
 		"/graphql/v1/":                            {"rest", "/rpc/graphql"},
@@ -50,7 +57,7 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: %s sees %q (%q), want %s %q", target, c.service, c.path, c.plain, want.service, want.path)
 		}
 	}
-	for _, target := range []string{"/", "/unknown", "/rest", "/rest/v2/x", "/rest/v1x", "/restv1/", "/REST/v1/x", "/%72est/v1/x", "/v1/rest", "//rest/v1/x"} {
+	for _, target := range []string{"/", "/unknown", "/rest", "/rest/v2/x", "/rest/v1x", "/restv1/", "/REST/v1/x", "/v1/rest", "//rest/v1/x", "/rest/v1/..", "/rest%2Fv1/x", "/auth/v1/../v2/x"} {
 		body := wantRefusal(t, w.do("GET", target), http.StatusNotFound, sluice.CodeRouteNotFound)
 		if body.Message != "no Route matched with those values" {
 			t.Errorf("%s: %q", target, body.Message)
@@ -70,6 +77,89 @@ func TestRoutes(t *testing.T) {
 	if c := w.last(t); c != nil {
 		t.Errorf("a refused request reached %s", c.service)
 	}
+}
+
+// The path by which a request is judged is the one that is served: neither dot
+// segments nor escapes lead past the key.
+func TestPathIsDecidedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *gateway.Config) { c.Strict = true })
+	for target, service := range map[string]string{ // "": refused for want of a key
+		"/auth/v1/verify":                     "auth",
+		"/auth/v1/%76erify":                   "auth",
+		"/auth/v1/signup/../verify":           "auth",
+		"/auth/v1/verify/../signup":           "",
+		"/auth/v1/verify/%2e%2e/signup":       "",
+		"/auth/v1/verify/.%2E/signup":         "",
+		"/auth/v1/verify/./../signup":         "",
+		"/auth/v1/health/x/../../token":       "",
+		"/rest/v1/../../auth/v1/user":         "",
+		"/auth/v1/verify/../../../rest/v1/t":  "",
+		"/realtime/v1/healthcheck/../api/x":   "",
+		"/rest-admin/v1/ready/../../../pg/..": "-", // no route
+	} {
+		rec := w.do("POST", target)
+		c := w.last(t)
+		switch {
+		case service == "":
+			wantRefusal(t, rec, http.StatusUnauthorized, sluice.CodeMissingAPIKey)
+		case service == "-":
+			wantRefusal(t, rec, http.StatusNotFound, sluice.CodeRouteNotFound)
+		case c == nil || c.service != service || c.path != "/verify":
+			t.Errorf("%s: %d, %+v", target, rec.Code, c)
+		}
+		if service != "auth" && c != nil {
+			t.Errorf("%s reaches %s %s", target, c.service, c.path)
+		}
+	}
+	for _, target := range []string{
+		"/auth/v1/verify/..%2Fsignup", "/auth/v1/verify/%2e%2e%2fsignup", "/auth/v1/verify%2F..%2Fsignup", "/rest/v1/a%2F.", "/rest/v1/..%5Ct",
+		"/rest/v1/%2F..",
+	} {
+		wantRefusal(t, w.do("POST", target, "Apikey", token.DevPublishableKey), http.StatusBadRequest, sluice.CodeBadRequest)
+	}
+	if c := w.last(t); c != nil {
+		t.Errorf("a refused request reached %s", c.service)
+	}
+
+	// The socket is the socket however its path is written: it asks for a key.
+	w = newWorld(t)
+	for _, target := range []string{"/realtime/v1/%77ebsocket", "/realtime/v1/x/../websocket", "/realtime/v1/socket/%2e/websocket"} {
+		wantRefusal(t, w.do("GET", target, "Upgrade", "websocket", "Connection", "Upgrade"), http.StatusUnauthorized, sluice.CodeMissingAPIKey)
+	}
+}
+
+// A canonical path is its own canonical form, has no dot segments, and says what
+// the path said.
+func FuzzCanonical(f *testing.F) {
+	for _, s := range []string{"/a/../b", "/%2e%2e/x", "/a%2Fb", "/..%2f", "//", "/a/.", "*", "", "/%zz", "/%25%32%65"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		u, err := url.ParseRequestURI(s)
+		if err != nil {
+			t.Skip()
+		}
+		path, refusal := gateway.Canonical(u.EscapedPath())
+		if refusal != nil {
+			return
+		}
+		plain, err := url.PathUnescape(path)
+		if err != nil {
+			t.Fatalf("%q becomes %q: %v", s, path, err)
+		}
+		for part := range strings.SplitSeq(strings.ReplaceAll(plain, `\`, "/"), "/") {
+			if part == "." || part == ".." {
+				t.Errorf("%q becomes %q", s, path)
+			}
+		}
+		if again, refusal := gateway.Canonical(path); again != path || refusal != nil {
+			t.Errorf("%q becomes %q, that %q, %v", s, path, again, refusal)
+		}
+		if !strings.Contains(u.Path, "/.") && !strings.Contains(u.Path, `\.`) && !strings.HasPrefix(u.Path, ".") && plain != u.Path {
+			t.Errorf("%q means %q, %q means %q", s, u.Path, path, plain)
+		}
+	})
 }
 
 // A service that is not configured is not served.

@@ -205,7 +205,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(rec, sluice.Refuse(sluice.CodeURLTooLong))
 		return
 	}
-	rt, rest, ok := s.match(r.URL.EscapedPath())
+	path, refusal := canonical(r.URL.EscapedPath())
+	if refusal != nil {
+		s.refuse(rec, refusal)
+		return
+	}
+	rt, rest, ok := s.match(path)
 	if !ok {
 		s.refuse(rec, sluice.Refuse(sluice.CodeRouteNotFound))
 		return
