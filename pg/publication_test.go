@@ -241,6 +241,40 @@ select 1`)
 	}
 }
 
+// TestCatalogMessagesUnderReplica: a session that works as a replica, as dumps and
+// seeds made from them do, is heard as any other.
+func TestCatalogMessagesUnderReplica(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	slot := newSlot(t, db)
+	db.ExecAs("postgres", `
+set session_replication_role = replica;
+create table a (id int primary key);
+alter publication supabase_realtime add table a;
+create policy p on a for select using (true);
+drop policy p on a;
+reset all;`)
+	want := []string{
+		"ddl CREATE TABLE table:public.a index:public.a_pkey",
+		"ddl ALTER PUBLICATION publication relation:public.a in publication supabase_realtime",
+		"ddl CREATE POLICY policy:p on public.a", "drop DROP POLICY policy:p on public.a",
+	}
+	if diff := cmp.Diff(want, slot.messages(t)); diff != "" {
+		t.Error(diff)
+	}
+	if got := published(t, db); got != "iudt root a realtime.messages" {
+		t.Errorf("published: %s", got)
+	}
+	// REST hears it too, and postgres cannot switch any of it off.
+	always := ask(t, db.Pool("supabase_admin"), "select string_agg(evtname || evtenabled::text, ' ' order by evtname) from pg_event_trigger")
+	if want := "pgrst_ddl_watchA pgrst_drop_watchA sluice_ddl_command_endA sluice_sql_dropA"; always != want {
+		t.Errorf("event triggers: %s", always)
+	}
+	if _, err := db.Pool("postgres").Exec(t.Context(), "alter event trigger sluice_sql_drop enable replica"); err == nil {
+		t.Error("postgres may alter an event trigger of Sluice")
+	}
+}
+
 // A broken mirror must not break the user's own commands.
 func TestEventTriggersNeverFailTheUser(t *testing.T) {
 	t.Parallel()

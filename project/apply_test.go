@@ -420,6 +420,28 @@ insert into t values (1);
 	wantTexts(t, db, "select path from supabase_migrations.seed_files", "supabase/seeds/1.sql")
 }
 
+// TestSeedOfDump: data as `supabase db dump --data-only` writes it, rows ahead of
+// those that they refer to, and the settings around it.
+func TestSeedOfDump(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	mustApply(t, db, `
+-- supabase/migrations/1_t.sql --
+create table parent (id int primary key);
+create table child (id int references parent (id));
+-- supabase/seed.sql --
+SET session_replication_role = replica;
+SET statement_timeout = 0;
+SET client_encoding = 'UTF8';
+SELECT pg_catalog.set_config('search_path', '', false);
+SET row_security = off;
+INSERT INTO "public"."child" ("id") VALUES (7);
+INSERT INTO "public"."parent" ("id") VALUES (7);
+RESET ALL;
+`)
+	wantTexts(t, db, "select child.id::text from child join parent using (id)", "7")
+}
+
 // TestMissingExtensions: those of Supabase's images are skipped with a warning,
 // any other is an error.
 func TestMissingExtensions(t *testing.T) {
