@@ -15,6 +15,7 @@ type recorder struct {
 	http.ResponseWriter
 	start    time.Time
 	id       string
+	origin   string // whose pages may read the answer; see allowed
 	identity sluice.Identity
 	shown    string // the API key, redacted
 	refused  sluice.Code
@@ -26,7 +27,7 @@ type recorder struct {
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 && status >= 200 {
 		r.status = status
-		setCORS(r.Header())
+		setCORS(r.Header(), r.origin)
 	}
 	r.ResponseWriter.WriteHeader(status)
 }

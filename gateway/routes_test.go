@@ -321,6 +321,52 @@ func TestCORS(t *testing.T) {
 	}
 }
 
+// With a list of origins, pages of others may read nothing, refusals included.
+//
+// spec: rest:RT-20
+func TestAllowedOrigins(t *testing.T) {
+	t.Parallel()
+	careless := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Vary", "Accept-Encoding")
+		_, _ = io.WriteString(w, "[]")
+	})
+	w := newWorld(t, func(c *gateway.Config) { c.REST, c.Origins = careless, []string{"https://app.example", "http://localhost:3000"} })
+	key := []string{"Apikey", token.DevPublishableKey}
+	preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "apikey"}
+	for name, header := range map[string][]string{"GET": key, "POST": nil, "OPTIONS": preflight} { // nil: refused
+		for origin, want := range map[string]string{
+			"https://app.example": "https://app.example", "http://localhost:3000": "http://localhost:3000", "HTTPS://App.example": "HTTPS://App.example",
+			"http://app.example": "", "https://app.example.evil.example": "", "https://app.example:8443": "", "null": "", "": "",
+		} {
+			header := header
+			if origin != "" {
+				header = append([]string{"Origin", origin}, header...)
+			}
+			rec := w.do(name, "/rest/v1/t", header...)
+			w.forget()
+			h := rec.Header()
+			if got := h.Values("Access-Control-Allow-Origin"); strings.Join(got, "|") != want {
+				t.Errorf("%s from %q: Allow-Origin %q", name, origin, got)
+			}
+			if got := h.Get("Access-Control-Allow-Credentials"); (got == "true") != (want != "") {
+				t.Errorf("%s from %q: Allow-Credentials %q", name, origin, got)
+			}
+			if got := strings.Join(h.Values("Vary"), ", "); !strings.Contains(got, "Origin") {
+				t.Errorf("%s from %q: Vary %q", name, origin, got)
+			}
+			if want != "" {
+				continue
+			}
+			for _, n := range []string{"Access-Control-Expose-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers"} {
+				if h.Get(n) != "" {
+					t.Errorf("%s from %q: %s is sent", name, origin, n)
+				}
+			}
+		}
+	}
+}
+
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

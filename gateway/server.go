@@ -42,6 +42,9 @@ type Config struct {
 	// Strict refuses requests without an API key. Off, they act as anon, except
 	// on the socket.
 	Strict bool
+	// Origins are those whose pages may read answers, as browsers write them; they
+	// are allowed credentials. Empty: any, without. Sockets know no such rule.
+	Origins []string
 	// MaxBody bounds REST bodies in bytes. Default 50 MiB.
 	MaxBody int64
 	// Listeners to serve on in Run. At least one is required for Run.
@@ -192,9 +195,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 // ServeHTTP serves one request: CORS, route, limits, identity, handler, log.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	rec := &recorder{ResponseWriter: w, start: time.Now(), id: requestID(r)}
+	rec := &recorder{ResponseWriter: w, start: time.Now(), id: requestID(r), origin: s.allowed(r)}
 	rec.Header().Set("X-Request-Id", rec.id)
-	setCORS(rec.Header())
+	setCORS(rec.Header(), rec.origin)
 	defer s.finish(rec, r)
 	if isPreflight(r) {
 		preflight(rec, r)

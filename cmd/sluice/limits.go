@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sluice-dev/sluice/realtime"
@@ -99,6 +101,24 @@ func anonymousLife(lookup func(string) (string, bool)) (time.Duration, error) {
 		return 0, fmt.Errorf("%s is %q: it must be a time of an hour or more, such as 720h", name, text)
 	}
 	return life, nil
+}
+
+// allowedOrigins are those whose pages may read answers: any, unless there is a list.
+func allowedOrigins(lookup func(string) (string, bool)) ([]string, error) {
+	const name = "SLUICE_ALLOWED_ORIGINS"
+	text, _ := lookup(name)
+	var out []string
+	for o := range strings.SplitSeq(text, ",") {
+		if o = strings.TrimSpace(o); o == "" {
+			continue
+		}
+		u, err := url.Parse(o)
+		if err != nil || u.Scheme == "" || u.Host == "" || !strings.EqualFold(u.Scheme+"://"+u.Host, o) {
+			return nil, fmt.Errorf("%s has %q: an origin is a scheme, a host and perhaps a port, such as https://app.example.com", name, o)
+		}
+		out = append(out, o)
+	}
+	return out, nil
 }
 
 // bodyMemory is how many bytes all request bodies of REST may have at once; 0 is

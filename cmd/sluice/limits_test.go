@@ -113,3 +113,16 @@ func TestBodyMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestAllowedOriginsConfig(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", " , ": "", "https://app.example.com": "https://app.example.com",
+		"https://app.example.com, http://localhost:3000 ,": "https://app.example.com http://localhost:3000", "http://[::1]:3000": "http://[::1]:3000",
+		"*": "?", "app.example.com": "?", "https://app.example.com/": "?", "https://u@app.example.com": "?", "https://a,b": "?", "null": "?", "https://": "?",
+	} {
+		got, err := allowedOrigins(func(string) (string, bool) { return text, true })
+		if want == "?" && (err == nil || !strings.Contains(err.Error(), "SLUICE_ALLOWED_ORIGINS")) || want != "?" && (err != nil || strings.Join(got, " ") != want) {
+			t.Errorf("%q: %q %v", text, got, err)
+		}
+	}
+}

@@ -148,7 +148,11 @@ func serve(ctx context.Context, cfg serveConfig, ready func() error) error {
 		cfg.node(node)
 		defer cfg.node(nil)
 	}
-	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Inspect: node, Listeners: []net.Listener{cfg.api}}
+	origins, err := allowedOrigins(os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	gatewayConfig := gateway.Config{Logger: cfg.log, Keys: cfg.keys, Explain: cfg.explain, Inspect: node, Origins: origins, Listeners: []net.Listener{cfg.api}}
 	g, ctx := errgroup.WithContext(ctx)
 	if cfg.project.Auth.Enabled {
 		ac := authConfig(cfg, authPool)
