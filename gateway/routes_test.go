@@ -331,7 +331,9 @@ func TestAllowedOrigins(t *testing.T) {
 		w.Header().Set("Vary", "Accept-Encoding")
 		_, _ = io.WriteString(w, "[]")
 	})
-	w := newWorld(t, func(c *gateway.Config) { c.REST, c.Origins = careless, []string{"https://app.example", "http://localhost:3000"} })
+	w := newWorld(t, func(c *gateway.Config) {
+		c.REST, c.Origins = careless, []string{"https://app.example", "http://localhost:3000"}
+	})
 	key := []string{"Apikey", token.DevPublishableKey}
 	preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "apikey"}
 	for name, header := range map[string][]string{"GET": key, "POST": nil, "OPTIONS": preflight} { // nil: refused
