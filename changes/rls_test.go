@@ -430,6 +430,7 @@ func TestCatalogChangesWithoutEventTriggers(t *testing.T) {
 		}
 		return ""
 	}
+	db.Exec("alter event trigger sluice_ddl_command_end disable; alter event trigger sluice_sql_drop disable") // the stream tells nothing
 	for _, step := range []struct{ ddl, want string }{
 		{"revoke select on public.t from anon", `INSERT {} Error 401: Unauthorized`},
 		{"grant select (id) on public.t to anon", `INSERT {"id":N}`},
@@ -440,7 +441,7 @@ func TestCatalogChangesWithoutEventTriggers(t *testing.T) {
 		{"create or replace function public.ok(i int) returns boolean language sql stable as $$ select true $$", `INSERT {"a":"x","id":N}`},
 		{"revoke usage on schema public from anon, public", ""},
 	} {
-		db.Exec("set session_replication_role = replica; " + step.ddl + "; reset session_replication_role")
+		db.Exec(step.ddl)
 		for tries := 0; last() != step.want; tries++ {
 			if tries == 2000 {
 				t.Fatalf("%s is not noticed", step.ddl)

@@ -309,7 +309,12 @@ func TestStreamedPublicationIsDroppedWhileTheSlotLags(t *testing.T) {
 			stop()
 			db.Exec("insert into public.t values (2)")
 			// Where there are no event triggers, nobody makes it again at once.
-			db.Exec("set session_replication_role = replica; drop publication sluice; reset session_replication_role")
+			trigger := func(how string) {
+				db.Exec("alter event trigger sluice_sql_drop " + how + "; alter event trigger sluice_ddl_command_end " + how)
+			}
+			trigger("disable")
+			db.Exec("drop publication sluice")
+			trigger("enable always")
 			db.Exec("insert into public.t values (3)")
 			if again {
 				db.Exec("select sluice.sync_publication()")
