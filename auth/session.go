@@ -278,9 +278,10 @@ func newTokenV1() string {
 
 // endSessions ends every session of a user but one; the nil UUID spares none. What
 // would open another without a new proof goes with them.
-func endSessions(ctx context.Context, tx pg.Tx, id, spare uuid.UUID) error {
+func (s *Server) endSessions(ctx context.Context, tx pg.Tx, id, spare uuid.UUID) error {
 	// Flows first: a code that is being exchanged has become a session behind that.
-	if err := exec(ctx, tx, "flow_delete_all", id); err != nil {
+	// A link whose provider is being asked began up to flowLife before that.
+	if err := exec(ctx, tx, "flow_delete_all", id, s.cfg.Now().Add(-2*flowLife)); err != nil {
 		return err
 	}
 	return exec(ctx, tx, "session_delete_all", id, spare)
