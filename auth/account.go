@@ -210,7 +210,7 @@ func (a *accounts) prove(ctx context.Context, u *user) (*user, error) {
 
 // disarm takes from a user all that is not of the profile.
 func (a *accounts) disarm(ctx context.Context, id uuid.UUID) error {
-	if err := endSessions(ctx, a.tx, id, uuid.Nil); err != nil {
+	if err := a.s.endSessions(ctx, a.tx, id, uuid.Nil); err != nil {
 		return err
 	}
 	for _, step := range []struct {

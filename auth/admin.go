@@ -398,7 +398,7 @@ func (s *Server) softDelete(ctx context.Context, tx pg.Tx, u *user) error {
 			return err
 		}
 	}
-	return endSessions(ctx, tx, u.ID, uuid.Nil)
+	return s.endSessions(ctx, tx, u.ID, uuid.Nil)
 }
 
 // obscure replaces a value of a deleted user by what only its owner can find

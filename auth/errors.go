@@ -244,6 +244,7 @@ var (
 	errFactorExists      = refuse(422, "mfa_factor_name_conflict", "A factor with the friendly name %q for this user already exists")
 	errTooManyFactors    = refuse(422, "too_many_enrolled_mfa_factors", "Maximum number of verified factors reached, unenroll to continue")
 	errEnrollAAL         = refuse(403, "insufficient_aal", "AAL2 required to enroll a new factor")
+	errLinkAAL           = refuse(403, "insufficient_aal", "AAL2 required to link or unlink an identity")
 	errUnenrollAAL       = refuse(422, "insufficient_aal", "AAL2 required to unenroll verified factor")
 	errPhoneFactor       = refuse(422, "mfa_verified_factor_exists", "A verified phone factor already exists, unenroll the existing factor to continue")
 	errVerifyPhone       = refuse(422, "mfa_phone_verify_not_enabled", "MFA verification is disabled for Phone")

@@ -294,7 +294,7 @@ func (s *Server) passwordAttempt(ctx context.Context, u *user, right bool) error
 		if err != nil || !d.rejects() || !d.Logout {
 			return err
 		}
-		return endSessions(ctx, tx, u.ID, uuid.Nil)
+		return s.endSessions(ctx, tx, u.ID, uuid.Nil)
 	})
 	if err == nil && d.rejects() {
 		return refuse(http.StatusBadRequest, errCredentials.code, d.text(errPasswordRejected))
@@ -310,7 +310,7 @@ func (s *Server) mfaAttempt(ctx context.Context, tx pg.Tx, u *user, f *factor, r
 	if err != nil || !d.rejects() {
 		return nil, err
 	}
-	return refuse(errMFARejected.status, errMFARejected.code, d.text(errMFARejected)), endSessions(ctx, tx, u.ID, uuid.Nil)
+	return refuse(errMFARejected.status, errMFARejected.code, d.text(errMFARejected)), s.endSessions(ctx, tx, u.ID, uuid.Nil)
 }
 
 // text is what the client is told.

@@ -8,15 +8,27 @@ import (
 	"github.com/sluice-dev/sluice/pg"
 )
 
+// linker is the caller of what links or unlinks identities. They are credentials, and
+// a user's address goes with them: who has a second factor shows it.
+func (s *Server) linker(r *http.Request) (*caller, error) {
+	c, err := s.caller(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case !s.cfg.EnableManualLinking:
+		return nil, errManualLinking
+	case c.hasVerifiedFactor() && !c.aal2():
+		return nil, errLinkAAL
+	}
+	return c, nil
+}
+
 // linkIdentity answers GET /user/identities/authorize: the address of a provider,
 // from which the caller comes back with one identity more.
 func (s *Server) linkIdentity(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
+	c, err := s.linker(r)
 	if err != nil {
 		return err
-	}
-	if !s.cfg.EnableManualLinking {
-		return errManualLinking
 	}
 	address, err := s.beginOAuth(r, c.ID)
 	if err != nil {
@@ -33,12 +45,10 @@ func (s *Server) linkIdentity(w http.ResponseWriter, r *http.Request) error {
 
 // unlinkIdentity answers DELETE /user/identities/{id}. The last one stays.
 func (s *Server) unlinkIdentity(w http.ResponseWriter, r *http.Request) error {
-	c, err := s.caller(r)
+	c, err := s.linker(r)
 	switch {
 	case err != nil:
 		return err
-	case !s.cfg.EnableManualLinking:
-		return errManualLinking
 	case !c.meant(r):
 		return errUnlinkAudience
 	}

@@ -110,6 +110,7 @@ func TestEndedSessionsEndWhatBegan(t *testing.T) {
 		}
 		s.do("POST", "/otp", pkce(object{"email": "a@example.com"})).ok(200)
 		code := s.follow(s.letter("a@example.com").link).query.Get("code")
+		s.clock.pass(299 * time.Second) // all of it is still good
 		end(owner)
 		for _, at := range asked {
 			same(t, name+": link", p.back(p.approve(at), 303).query.Get("error_code"), "bad_oauth_state")
@@ -151,6 +152,41 @@ func TestEndedSessionsEndALinkInFlight(t *testing.T) {
 		same(t, "link"+q, p.back(p.approve(at), 302).query.Get("error_code"), "bad_oauth_state")
 	}
 	same(t, "identities", s.count("select count(*) from auth.identities"), 1)
+}
+
+// Who has the password alone cannot make an account with a second factor his own by
+// its identities: what is linked signs in, and what is unlinked takes the address along.
+//
+// spec: auth-sec:38
+func TestIdentitiesNeedTheSecondFactor(t *testing.T) {
+	t.Parallel()
+	s, p := withIDP(t, func(c *auth.Config) { linking(c); withTOTP(c) })
+	owner := s.signUp("a@example.com")
+	p.user("1", "mine@example.com", true)
+	p.link("google", owner.access())
+	email := s.text("select id::text from auth.identities where provider = 'email'")
+	p.user("2", "thief@example.com", true)
+	begin := "/user/identities/authorize?skip_http_redirect=true&provider=keycloak"
+
+	// A link that began before there was a factor ends with the sessions of before.
+	early, err := url.Parse(s.do("GET", begin, nil, as(s.login("a@example.com", password).access())).ok(200).str("url"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	strong := s.stepUp(owner.access(), s.enroll(owner.access(), "phone"))
+	same(t, "begun before", p.back(p.approve(early), 303).query.Get("error_code"), "bad_oauth_state")
+
+	weak := s.login("a@example.com", password).ok(200)
+	const text = "AAL2 required to link or unlink an identity"
+	s.do("GET", begin, nil, as(weak.access())).refused(403, "insufficient_aal", text)
+	token := object{"provider": "keycloak", "id_token": p.IDToken(object{"sub": "2", "email": "thief@example.com"}, ""), "link_identity": true}
+	s.do("POST", "/token?grant_type=id_token", token, as(weak.access())).refused(403, "insufficient_aal", text)
+	s.do("DELETE", "/user/identities/"+email, nil, as(weak.access())).refused(403, "insufficient_aal", text)
+	same(t, "identities", s.text("select string_agg(provider, ' ' order by provider) from auth.identities"), "email google")
+
+	p.link("keycloak", strong.access())
+	s.do("DELETE", "/user/identities/"+email, nil, as(strong.access())).ok(200)
+	same(t, "identities", s.text("select string_agg(provider, ' ' order by provider) from auth.identities"), "google keycloak")
 }
 
 // An anonymous user whose provider did not verify the address proves it by mail.

@@ -47,12 +47,9 @@ func (s *Server) idTokenGrant(w http.ResponseWriter, r *http.Request) error {
 	}
 	link := uuid.Nil
 	if body.Link {
-		c, err := s.caller(r)
-		switch {
-		case err != nil:
+		c, err := s.linker(r)
+		if err != nil {
 			return err
-		case !s.cfg.EnableManualLinking:
-			return errManualLinking
 		}
 		link = c.ID
 	}

@@ -22,11 +22,11 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
 		var err error
 		switch scope {
 		case "", "global":
-			err = endSessions(ctx, tx, c.ID, uuid.Nil)
+			err = s.endSessions(ctx, tx, c.ID, uuid.Nil)
 		case "local":
 			err = exec(ctx, tx, "session_delete", c.sessionID())
 		case "others":
-			err = endSessions(ctx, tx, c.ID, c.sessionID())
+			err = s.endSessions(ctx, tx, c.ID, c.sessionID())
 		default:
 			return errLogoutScope.with(scope)
 		}

@@ -351,6 +351,9 @@ func methodOf(f *factor) string {
 // stepUp makes the factor count and raises the session.
 func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUID, f *factor, challenge uuid.UUID) (*grant, error) {
 	now := s.cfg.Now()
+	if err := s.endFlows(ctx, tx, u.ID); err != nil {
+		return nil, err
+	}
 	rows, _ := tx.Query(ctx, sql("session_lock_wait"), session) // its error is also the rows'
 	sess, err := pgx.CollectExactlyOneRow(rows, scanSession)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -359,7 +362,7 @@ func (s *Server) stepUp(ctx context.Context, tx pg.Tx, u *user, session uuid.UUI
 	if err != nil {
 		return nil, pg.Wrap(err, "session_lock_wait")
 	}
-	// What was issued before the second factor is worth nothing after it.
+	// What was issued or began before the second factor is worth nothing after it.
 	if err := exec(ctx, tx, "refresh_token_delete_all", sess.id); err != nil {
 		return nil, err
 	}

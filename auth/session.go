@@ -278,10 +278,17 @@ func newTokenV1() string {
 
 // endSessions ends every session of a user but one; the nil UUID spares none. What
 // would open another without a new proof goes with them.
-func endSessions(ctx context.Context, tx pg.Tx, id, spare uuid.UUID) error {
-	// Flows first: a code that is being exchanged has become a session behind that.
-	if err := exec(ctx, tx, "flow_delete_all", id); err != nil {
+func (s *Server) endSessions(ctx context.Context, tx pg.Tx, id, spare uuid.UUID) error {
+	if err := s.endFlows(ctx, tx, id); err != nil {
 		return err
 	}
 	return exec(ctx, tx, "session_delete_all", id, spare)
+}
+
+// endFlows voids codes that were handed out and links that began. It comes ahead of
+// what is done to sessions: a code that is being exchanged has become one behind it,
+// and nobody waits for a flow who holds a session.
+func (s *Server) endFlows(ctx context.Context, tx pg.Tx, id uuid.UUID) error {
+	// A link whose provider is being asked began up to flowLife before that.
+	return exec(ctx, tx, "flow_delete_all", id, s.cfg.Now().Add(-2*flowLife))
 }

@@ -308,7 +308,7 @@ func (s *Server) setPassword(ctx context.Context, tx pg.Tx, u *user, hash string
 	if err := exec(ctx, tx, "one_time_token_delete_all", u.ID); err != nil {
 		return err
 	}
-	return endSessions(ctx, tx, u.ID, spare)
+	return s.endSessions(ctx, tx, u.ID, spare)
 }
 
 // setAddress applies a new email address or phone number with its identity. A
