@@ -5,6 +5,8 @@ const (
 	MaxHeaderBytes = maxHeaderBytes
 	MaxURLBytes    = maxURLBytes
 	StallTimeout   = stallTimeout
+	TakeTimeout    = takeTimeout
+	PartSize       = partSize
 )
 
 // Canonical is canonical, for the fuzzer.

@@ -172,6 +172,112 @@ func TestSilentBody(t *testing.T) {
 	})
 }
 
+// An answer may be taken as slowly as it likes while it moves; of who takes
+// nothing for half a minute nothing is kept. A service may have limits of its own,
+// and the next request on the connection knows none of an earlier one.
+func TestSilentReader(t *testing.T) {
+	t.Parallel()
+	const size = 8 * gateway.PartSize
+	var mu sync.Mutex // guards what the service saw last
+	var failed error
+	var took time.Duration
+	saw := func(err error, since time.Time) {
+		mu.Lock()
+		defer mu.Unlock()
+		failed, took = err, time.Since(since)
+	}
+	last := func() (time.Duration, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return took, failed
+	}
+	change := func(c *gateway.Config) {
+		c.REST = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/small" {
+				_, _ = io.WriteString(w, "small")
+				return
+			}
+			if r.URL.Path == "/patient" {
+				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(5 * time.Minute))
+			}
+			if r.URL.Path == "/paused" { // written, waited, sent: at each the time begins anew
+				_, _ = io.WriteString(w, "first")
+				time.Sleep(2 * gateway.TakeTimeout)
+				saw(http.NewResponseController(w).Flush(), time.Now())
+				time.Sleep(2 * gateway.TakeTimeout)
+				_, _ = io.WriteString(w, "last")
+				time.Sleep(2 * gateway.TakeTimeout)
+				return
+			}
+			start := time.Now()
+			_, err := w.Write(make([]byte, size))
+			saw(err, start)
+		})
+	}
+	get := func(l *listener, path string) net.Conn {
+		c := l.dial()
+		_, _ = fmt.Fprintf(c, "GET /rest/v1%s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		return c
+	}
+	for path, limit := range map[string]time.Duration{"/silent": gateway.TakeTimeout, "/patient": 5 * time.Minute} {
+		run(t, change, func(t *testing.T, l *listener, _ func() error) {
+			c := get(l, path)
+			defer c.Close()
+			time.Sleep(10 * time.Minute)
+			var timeout net.Error
+			if took, failed := last(); !errors.As(failed, &timeout) || !timeout.Timeout() || took != limit {
+				t.Errorf("%s: %v after %s, want a timeout after %s", path, failed, took, limit)
+			}
+		})
+	}
+	run(t, change, func(t *testing.T, l *listener, _ func() error) {
+		c := get(l, "/small")
+		defer c.Close()
+		time.Sleep(gateway.TakeTimeout + time.Second)
+		if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {
+			t.Errorf("half a minute late there is still %q, %v", rest, err)
+		}
+	})
+	run(t, change, func(t *testing.T, l *listener, _ func() error) {
+		c := get(l, "/paused")
+		defer c.Close()
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if _, failed := last(); err != nil || string(body) != "firstlast" || failed != nil {
+			t.Errorf("an answer with pauses: %q, %v, %v", body, err, failed)
+		}
+	})
+	run(t, change, func(t *testing.T, l *listener, _ func() error) {
+		c := get(l, "/slow")
+		defer c.Close()
+		in := bufio.NewReader(c)
+		for _, path := range []string{"", "/patient"} { // the second on the connection of the first
+			if path != "" {
+				time.Sleep(gateway.TakeTimeout + time.Second)
+				_, _ = fmt.Fprintf(c, "GET /rest/v1%s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+			}
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := int64(0)
+			for err == nil && n < size {
+				time.Sleep(gateway.TakeTimeout - time.Second)
+				var taken int64
+				taken, err = io.CopyN(io.Discard, res.Body, gateway.PartSize)
+				n += taken
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			if _, failed := last(); err != nil || failed != nil {
+				t.Errorf("slow client: %d bytes of %d, %v, %v", n, size, err, failed)
+			}
+		}
+	})
+}
+
 // A bug in one request is answered or, once an answer has begun, cut off; other
 // requests go on.
 func TestPanic(t *testing.T) {

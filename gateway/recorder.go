@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-dev/sluice"
@@ -22,6 +23,29 @@ type recorder struct {
 	status   int
 	bytes    int64
 	hijacked bool
+	timed    atomic.Bool // the service has set a deadline of its own
+}
+
+// A client must take a part of an answer within takeTimeout, or is cut off: what
+// is written is in memory until then. There is no limit on an answer as a whole.
+const (
+	takeTimeout = 30 * time.Second
+	partSize    = 32 << 10
+)
+
+// extend gives what is written next its own deadline. It ignores the error of a
+// writer that knows no deadlines (in tests).
+func (r *recorder) extend() {
+	if !r.hijacked && !r.timed.Load() {
+		_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(takeTimeout))
+	}
+}
+
+// SetWriteDeadline is for a service with other limits, which hold until it sets
+// the zero time.
+func (r *recorder) SetWriteDeadline(t time.Time) error {
+	r.timed.Store(!t.IsZero())
+	return http.NewResponseController(r.ResponseWriter).SetWriteDeadline(t)
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -32,13 +56,24 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-func (r *recorder) Write(b []byte) (int, error) {
+func (r *recorder) Write(b []byte) (n int, err error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	n, err := r.ResponseWriter.Write(b)
+	for err == nil && n < len(b) {
+		r.extend()
+		var taken int
+		taken, err = r.ResponseWriter.Write(b[n:min(len(b), n+partSize)])
+		n += taken
+	}
 	r.bytes += int64(n)
 	return n, err
+}
+
+// FlushError sends what was written so far.
+func (r *recorder) FlushError() error {
+	r.extend()
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 // Unwrap serves http.ResponseController.

@@ -294,6 +294,7 @@ func (s *Server) finish(rec *recorder, r *http.Request) {
 		}
 	}
 	s.logAccess(rec, r)
+	rec.extend() // what net/http has yet to send
 	if p != nil {
 		panic(http.ErrAbortHandler)
 	}
