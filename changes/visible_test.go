@@ -170,6 +170,28 @@ alter table public.a enable row level security; create policy p on public.a usin
 	}
 }
 
+// Who asks for the rows that leave its view is told too: to it an UPDATE may be a
+// DELETE.
+func TestGapOfWhatMayHaveLeft(t *testing.T) {
+	t.Parallel()
+	db := flowDB(t, "a")
+	h := newHand(t, db, func(c *changes.Config) { c.VisibleTimeout = 50 * time.Millisecond })
+	f := &feed{Service: h.Service, db: db}
+	plain := f.join(t, session(1, "s1"), 1, 1, nil, `{"event":"DELETE","schema":"public","table":"a"}`)
+	left := f.join(t, session(1, "s1"), 1, 2, nil, `{"event":"DELETE","schema":"public","table":"a","left":true}`)
+	row := inserted(h.relation("a"), 1, 1, 1)
+	row.Kind, row.Old, row.OldFull = sluice.ChangeUpdate, row.New, true
+	h.hang("revoke select on public.a from authenticated").tell(catalogChange, row)
+	if r := left.note(); r.Code != sluice.CodeChangesGap {
+		t.Errorf("told %s: %s", r.Code, r.Text)
+	}
+	select {
+	case r := <-plain.notes:
+		t.Errorf("who wants no UPDATE is told %s", r.Code)
+	default:
+	}
+}
+
 // A table that leaves the publication is noticed when queries see it, not when
 // the stream tells.
 func TestPublicationWaitsForItsCommit(t *testing.T) {

@@ -272,7 +272,8 @@ func (s *Service) losers(jobs []job, bindings []*binding) (out []*subscription) 
 		bindings = s.index.find(rel.Schema, rel.Name)
 	}
 	for _, b := range bindings {
-		if (replay || sluice.LSN(b.sub.start.Load()) <= last) && (kinds[b.event] || b.event == 0) && !seen[b.sub] {
+		wants := kinds[b.event] || b.event == 0 || b.left && kinds[sluice.ChangeUpdate]
+		if (replay || sluice.LSN(b.sub.start.Load()) <= last) && wants && !seen[b.sub] {
 			seen[b.sub] = true
 			out = append(out, b.sub)
 		}
