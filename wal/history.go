@@ -76,7 +76,7 @@ func forkIn(history []byte, timeline int32) sluice.LSN {
 		if len(words) < 2 || string(words[0]) != strconv.Itoa(int(timeline)) {
 			continue
 		}
-		if at, err := sluice.ParseLSN(string(words[1])); err == nil {
+		if at, err := sluice.ParseLSN(string(words[1])); err == nil && at != 0 {
 			return at
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +112,19 @@ func TestForkIn(t *testing.T) {
 			t.Errorf("%q: %s", text, got)
 		}
 	}
+}
+
+func FuzzForkIn(f *testing.F) {
+	f.Add("1\t0/3000148\tno recovery target specified\n\n2\t0/5000000\tbefore\n", int32(2))
+	f.Add("\x00\t\t\n1\t0/\n", int32(1))
+	f.Fuzz(func(t *testing.T, history string, timeline int32) {
+		at := wal.ForkIn([]byte(history), timeline)
+		// What it says stands in a line of that timeline.
+		if at != 0 && !strings.Contains(history, strconv.Itoa(int(timeline))) {
+			t.Errorf("%s for timeline %d of %q", at, timeline, history)
+		}
+		if behind := "\n" + strconv.Itoa(int(timeline)) + "\t0/7\tx\n"; at == 0 && wal.ForkIn([]byte(history+behind), timeline) != 7 {
+			t.Errorf("a line behind %q is not found", history)
+		}
+	})
 }
