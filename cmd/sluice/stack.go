@@ -160,12 +160,15 @@ func (st *stack) run(ctx context.Context) error {
 	for {
 		next, err := st.runServices(ctx, answered)
 		answered.answer(cmp.Or(err, errStopped)) // no effect when they were ready
-		if next == nil && errors.As(err, new(*wal.WentBackError)) {
-			if answered, err = nil, st.api.reopen(); err == nil {
-				continue
+		switch {
+		case next != nil:
+		case errors.As(err, new(*wal.WentBackError)): // what they know is void, and the database is there
+			if err := st.api.reopen(); err != nil {
+				return fmt.Errorf("serve again: %w", err)
 			}
-		}
-		if next == nil {
+			answered = nil
+			continue
+		default:
 			return err
 		}
 		answered = next
