@@ -45,7 +45,10 @@ func newRestore(stderr io.Writer) *cobra.Command {
 		Short: "Bring back a database that backup has kept",
 		Long: `Makes the database of the stopped stack in this folder from a file of the command
 backup. All or nothing: a file that is damaged changes nothing. Where there is a
-database already it is refused; --force moves that one aside and says where to.`,
+database already it is refused; --force moves that one aside and says where to.
+
+A backup is a server's data folder: it can hold code that PostgreSQL runs when it
+starts. Restore only files of whom you would run a program.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := openFolder(flag(cmd, "workdir"))
