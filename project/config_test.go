@@ -312,7 +312,7 @@ func TestConfigFile(t *testing.T) {
 
 // FuzzLoad: no configuration makes it panic, and what it accepts is usable.
 func FuzzLoad(f *testing.F) {
-	for _, s := range []string{"", "[api]\nport = 5", "a = [[1]]", "[[api]]\nport = 1", "[db.settings]\nx = 1.5", "auth.jwt_expiry = \"env(A)\"", "api.tls = {enabled=true}"} {
+	for _, s := range []string{"", "[api]\nport = 5", "a = [[1]]", "[[api]]\nport = 1", "[db.settings]\nx = 1.5", "auth.jwt_expiry = \"env(A)\"", "api.tls = {enabled=true}", `"000000000\`} {
 		f.Add(s)
 	}
 	dir := folder(f, "-- supabase/config.toml --\n")

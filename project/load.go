@@ -74,7 +74,8 @@ func Load(dir string, environ []string) (*Project, []Warning, error) {
 	case err != nil:
 		return nil, nil, fmt.Errorf("read %s: %w", rel(abs, file), err)
 	default:
-		if _, err := toml.Decode(string(text), &raw); err != nil {
+		// A line that has no end would have no number in the library's errors.
+		if _, err := toml.Decode(string(text)+"\n", &raw); err != nil {
 			var pe toml.ParseError
 			if errors.As(err, &pe) {
 				return nil, nil, fmt.Errorf("%s: %s: %w", rel(abs, file), pe.ErrorWithPosition(), sluice.ErrInvalid)
