@@ -118,9 +118,11 @@ func TestFloorIsLetGo(t *testing.T) {
 		db.Exec("insert into public.t select $1, string_agg(md5(random()::text), '') from generate_series(1, 250)", i)
 	}
 	until(t, "it is let go", func() bool { return r.State().LetGo >= 1 && flushed(t, db) > at })
-	if st := r.State(); int64(st.Handed-st.Confirmed) > 2*budget {
-		t.Errorf("%d bytes are held back", st.Handed-st.Confirmed)
-	}
+	// Between two words to the server it is what has come since as well.
+	until(t, "no more than the budget is held back", func() bool {
+		st := r.State()
+		return int64(st.Handed-st.Confirmed) <= budget
+	})
 }
 
 // The failover option is refused where it is not known, not ignored.
